@@ -1,0 +1,106 @@
+"""The mesh: what the inventory says, typed, frozen and cross-checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import NewType
+
+HostName = NewType("HostName", str)
+ServiceName = NewType("ServiceName", str)
+
+
+@dataclass(frozen=True)
+class SshSettings:
+    """How to log in where it differs from the defaults; `None` leaves it to `~/.ssh/config`.
+
+    `address` is a name or an IP address; `key` a path on the operator's box; `jump` is a host name as
+    `ssh -J` takes it. `host_keys` says what happens with a key never seen before: `accept-new` keeps it,
+    `strict` refuses; a changed key is always refused.
+    """
+
+    address: str | None = None
+    port: int | None = None
+    user: str | None = None
+    key: str | None = None
+    jump: str | None = None
+    host_keys: str = "accept-new"
+
+
+@dataclass(frozen=True)
+class MachineSettings:
+    """How vagrant and nspawn make a host. `box` and `cpus` are Vagrant's alone; memory in MiB."""
+
+    network: IPv4Network
+    box: str
+    memory_mib: int
+    cpus: int
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Ports of 127.0.0.1 on the operator's box at which the first edge host answers."""
+
+    http: int
+    https: int
+    admin: int
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service: `path` is the path segment prefix that the front routes to it (`/service/1`)."""
+
+    name: ServiceName
+    path: str
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine that we can run commands on: an edge (`service` is None) or a host of one service.
+
+    `address` is the mesh address: the front reaches the sidecar there, and Envoy listens on it.
+    """
+
+    name: HostName
+    address: IPv4Address
+    service: ServiceName | None
+    ssh: SshSettings
+
+    @property
+    def is_edge(self) -> bool:
+        """Whether a front runs here."""
+        return self.service is None
+
+    @property
+    def role(self) -> str:
+        """`edge`, or the name of the service: for tables."""
+        return self.service or "edge"
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """The whole inventory. Hosts and services keep the inventory's order.
+
+    `identifier` is the name plus a digest of where the inventory lies: machines, networks and namespaces
+    on the operator's box are named after it, so that two checkouts do not meet. It never reaches a host.
+    """
+
+    name: str
+    identifier: str
+    provider: str
+    envoy_version: str
+    http_port: int
+    https_port: int
+    certificate_names: tuple[str, ...]
+    publish: Publish
+    machines: MachineSettings
+    services: Mapping[ServiceName, Service]
+    hosts: Mapping[HostName, Host]
+
+    @property
+    def edges(self) -> tuple[Host, ...]:
+        """Hosts that run a front."""
+        return tuple(h for h in self.hosts.values() if h.is_edge)
+
+    def hosts_of(self, service: ServiceName) -> tuple[Host, ...]:
+        """Hosts of one service."""
+        return tuple(h for h in self.hosts.values() if h.service == service)

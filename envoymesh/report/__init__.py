@@ -1,0 +1,1 @@
+"""From outcomes to text and JSON; acts on nothing."""

@@ -1,0 +1,40 @@
+"""systemd units, and how to tell that what they run is ready."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+STAMP_VARIABLE = "ENVOYMESH_STAMP"
+"""Environment variable of a managed unit's main process; gather reads it from /proc to learn what runs."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """An HTTP request on the host's loopback that answers 200 once a unit serves.
+
+    `stats` maps names of Envoy's text stats to the values that they must have (the versions of the files
+    that it loaded, from `/stats` on the same port); empty for anything that is not an Envoy.
+    """
+
+    port: int
+    path: str
+    stats: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: int = 30
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A service unit, enabled and running; its file is a `File` of the same host.
+
+    `stamp` names everything that a process must be restarted for. The unit's file sets it in the
+    environment; the unit is restarted when the running process has another one, whoever changed what
+    and when. `probe` is waited for, on the host, after any change that concerns the unit.
+    """
+
+    name: str
+    stamp: str
+    probe: Probe
+
+    @property
+    def address(self) -> str:
+        """`unit:NAME`."""
+        return f"unit:{self.name}"

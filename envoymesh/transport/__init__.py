@@ -1,0 +1,1 @@
+"""How a host is reached: the only place that knows Fabric and Paramiko."""

@@ -1,0 +1,1 @@
+"""What a host must have: one pure function (host, mesh, …) → resources per role."""
