@@ -34,9 +34,7 @@ of an Envoy cluster's name and of file names."""
 Port = Annotated[int, Field(ge=1, le=65535)]
 UserName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$")]
 SshAddress = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:_-]{0,252}$")]
-Jump = Annotated[
-    str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_.-]*@)?[A-Za-z0-9][A-Za-z0-9._-]*(:[0-9]{1,5})?$")
-]
+Jump = Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_.-]*@)?[A-Za-z0-9][A-Za-z0-9._-]*(:[0-9]{1,5})?$")]
 RoutePath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)+$")]
 Version = Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$"), BeforeValidator(str)]
 DnsName = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$")]
@@ -219,9 +217,7 @@ def _schema_problem(error: ErrorDetails, root: Node | None, file: str) -> Proble
     if error["type"] == "extra_forbidden":
         known = _settings_at(location[:-1])
         saw = (f"settings here: {', '.join(known)}",)
-        return Problem(
-            "inventory/unknown-key", f"`{key}` is not a setting", at, saw, hint=did_you_mean(key, known)
-        )
+        return Problem("inventory/unknown-key", f"`{key}` is not a setting", at, saw, hint=did_you_mean(key, known))
     if error["type"] == "missing":
         return Problem("inventory/missing-key", f"`{key}` is missing", at, hint=f"add `{key}:`")
     if error["loc"][-1:] == ("[key]",):
@@ -229,9 +225,7 @@ def _schema_problem(error: ErrorDetails, root: Node | None, file: str) -> Proble
         return Problem("inventory/bad-name", f"`{key}` cannot be a name", at, hint=rule)
     value = error["input"]
     shown = "nothing" if value is None else f"`{value}`" if isinstance(value, str | int | float) else "this"
-    what = (
-        f"{shown} is not a valid value for `{key}`" if key else "the inventory is not a mapping of settings"
-    )
+    what = f"{shown} is not a valid value for `{key}`" if key else "the inventory is not a mapping of settings"
     return Problem("inventory/bad-value", what, at, hint=_expectation(error))
 
 
@@ -251,9 +245,7 @@ def _cross_problems(inventory: _Inventory, root: Node | None, file: str) -> Iter
     for section, ports in (("front", inventory.front), ("publish", inventory.publish)):
         yield from _port_problems(section, ports, at)
     if not any(h.role == "edge" for h in inventory.hosts.values()):
-        yield Problem(
-            "inventory/no-edge", "no host is an edge", at("hosts"), hint="give one host `role: edge`"
-        )
+        yield Problem("inventory/no-edge", "no host is an edge", at("hosts"), hint="give one host `role: edge`")
 
 
 def _host_problems(inventory: _Inventory, at: Any) -> Iterator[Problem]:
@@ -307,9 +299,7 @@ def _port_problems(section: str, ports: BaseModel, at: Any) -> Iterator[Problem]
         if isinstance(port, int):
             if port in seen:
                 what = f"`{seen[port]}` and `{key}` are the same port {port}"
-                yield Problem(
-                    "inventory/port-taken", what, at(section, key), hint="give one of them another port"
-                )
+                yield Problem("inventory/port-taken", what, at(section, key), hint="give one of them another port")
             seen.setdefault(port, key)
 
 

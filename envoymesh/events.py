@@ -1,0 +1,54 @@
+"""Events: what happened while a task works, as data; and outcomes, what became of each host."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from envoymesh.model.mesh import HostName
+from envoymesh.plan.change import Change
+from envoymesh.problems import ExitCode, Problem
+
+
+class OutcomeKind(StrEnum):
+    """What became of a host in a run."""
+
+    UNCHANGED = "unchanged"
+    CHANGED = "changed"
+    FAILED = "failed"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A host after a run: the changes that were made or would be, or the problem that stopped it."""
+
+    host: HostName
+    kind: OutcomeKind
+    changes: tuple[Change, ...] = ()
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something happened, on `host` (empty: on the operator's box). For people; nothing is decided by it."""
+
+    host: str
+    text: str
+
+
+Notify = Callable[[Event], None]
+"""Takes events as they happen, from any thread."""
+
+
+def failed_outcome(host: HostName, problem: Problem) -> Outcome:
+    """Return the outcome of a host that `problem` stopped."""
+    unreachable = problem.exit_code is ExitCode.UNREACHABLE
+    return Outcome(host, OutcomeKind.UNREACHABLE if unreachable else OutcomeKind.FAILED, problem=problem)
+
+
+def exit_code_of(outcomes: list[Outcome]) -> ExitCode:
+    """Return the exit code of a run that changed hosts: a failed host counts before one out of reach."""
+    kinds = {o.kind for o in outcomes}
+    if OutcomeKind.FAILED in kinds:
+        return ExitCode.PROBLEM
+    return ExitCode.UNREACHABLE if OutcomeKind.UNREACHABLE in kinds else ExitCode.DONE

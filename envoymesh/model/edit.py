@@ -1,0 +1,101 @@
+"""Edits of the inventory's text that touch the lines of one host and no other. Pure."""
+
+from ipaddress import IPv4Address
+
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import MappingNode, Node
+
+from envoymesh.model.mesh import HostName, Mesh, ServiceName
+from envoymesh.problems import Failed, Problem
+
+
+def with_host(text: str, name: HostName, service: ServiceName, address: IPv4Address) -> str:
+    """Return the inventory `text` with one more host, written like its siblings, after the last one of `service`."""
+    entries = _host_entries(text)
+    siblings = [e for e in entries if _scalar(e[1], "service") == service]
+    key, value = (siblings or entries)[-1]
+    indent = " " * key.start_mark.column
+    if isinstance(value, MappingNode) and value.flow_style:
+        new = [f"{indent}{name}: {{service: {service}, address: {address}}}\n"]
+    else:
+        inner = " " * _inner_column(key, value)
+        new = [f"{indent}{name}:\n", f"{inner}service: {service}\n", f"{inner}address: {address}\n"]
+    lines = _lines(text)
+    after = _last_line(value) + 1
+    return "".join([*lines[:after], *new, *lines[after:]])
+
+
+def without_host(text: str, name: HostName) -> str:
+    """Return the inventory `text` without the lines of one host."""
+    key, value = next(e for e in _host_entries(text) if e[0].value == name)
+    lines = _lines(text)
+    return "".join([*lines[: key.start_mark.line], *lines[_last_line(value) + 1 :]])
+
+
+def new_names(mesh: Mesh, service: ServiceName, count: int) -> list[HostName]:
+    """Return `count` unused names SERVICE-N, the lowest numbers first."""
+    numbered = (HostName(f"{service}-{n}") for n in range(1, len(mesh.hosts) + count + 1))
+    return [name for name in numbered if name not in mesh.hosts][:count]
+
+
+def new_addresses(mesh: Mesh, service: ServiceName, count: int) -> list[IPv4Address]:
+    """Return `count` free addresses of the machines' network, those after the service's last host first.
+
+    Raises:
+        Failed: the network has no more.
+    """
+    taken = {h.address for h in mesh.hosts.values()}
+    usable = list(mesh.machines.network.hosts())[1:]
+    last = max((h.address for h in mesh.hosts_of(service)), default=usable[0])
+    free = [a for a in usable if a not in taken]
+    chosen = sorted(free, key=lambda address: (address < last, address))[:count]
+    if len(chosen) < count:
+        raise Failed(
+            Problem(
+                code="inventory/network-full",
+                what=f"{mesh.machines.network} has {len(free)} free addresses, {count} are needed",
+                at="inventory.yaml  machines.network",
+                now="nothing was changed",
+                hint="give machines.network more room, such as a /16",
+            )
+        )
+    return chosen
+
+
+def _host_entries(text: str) -> list[tuple[Node, Node]]:
+    root = YAML(typ="safe", pure=True).compose(text)
+    hosts = next(value for key, value in root.value if key.value == "hosts")
+    if hosts.flow_style:
+        raise Failed(
+            Problem(
+                code="inventory/layout",
+                what="hosts on one line cannot be edited by this command",
+                at=f"inventory.yaml:{hosts.start_mark.line + 1}:{hosts.start_mark.column + 1}  hosts",
+                now="nothing was changed",
+                hint="write each host on a line of its own below `hosts:`",
+            )
+        )
+    return list(hosts.value)
+
+
+def _scalar(node: Node, key: str) -> str | None:
+    if not isinstance(node, MappingNode):
+        return None
+    return next((str(v.value) for k, v in node.value if k.value == key), None)
+
+
+def _inner_column(key: Node, value: Node) -> int:
+    is_block = isinstance(value, MappingNode) and value.value
+    return int(value.value[0][0].start_mark.column) if is_block else int(key.start_mark.column) + 2
+
+
+def _last_line(node: Node) -> int:
+    """Return the 0-based line on which the node's text ends; a block's end mark lies beyond its comments."""
+    if isinstance(node, MappingNode) and not node.flow_style and node.value:
+        return max(_last_line(value) for _, value in node.value)
+    mark = node.end_mark
+    return int(mark.line if mark.column > 0 else max(mark.line - 1, node.start_mark.line))
+
+
+def _lines(text: str) -> list[str]:
+    return [line if line.endswith("\n") else f"{line}\n" for line in text.splitlines(keepends=True)]

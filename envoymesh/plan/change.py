@@ -1,0 +1,45 @@
+"""Changes: the steps of a plan, each with its reason in words."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from envoymesh.model.mesh import HostName
+from envoymesh.resources import Resource
+
+
+class Action(StrEnum):
+    """What happens to a resource."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    DELETE = "delete"
+    START = "start"
+    RESTART = "restart"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One step. `because` and `diff` are for people: nothing may be decided by them.
+
+    `resource` is None for what no role asks for any more: there, the address says it all.
+    """
+
+    address: str
+    action: Action
+    because: str
+    diff: str = ""
+    resource: Resource | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class HostPlan:
+    """What must happen on one host, in this order. `manifest` lists the addresses that are managed afterwards.
+
+    No changes: the host is as desired.
+    """
+
+    host: HostName
+    changes: tuple[Change, ...]
+    manifest: tuple[str, ...]
+    desired: tuple[Resource, ...] = field(repr=False)
+    digests: dict[str, str] = field(repr=False)

@@ -1,0 +1,64 @@
+"""Observed: what gather read on a host. Absence and "could not be read" are told apart."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from envoymesh.resources import Platform
+
+
+@dataclass(frozen=True)
+class ObservedPath:
+    """A file or directory that exists. `kind` is what `stat` calls it (`regular file`, `directory`).
+
+    `sha256` and `content` are None for anything that is not a regular file, `content` also when it is what
+    is desired or longer than 256 KiB.
+    """
+
+    kind: str
+    owner: str
+    group: str
+    mode: int
+    sha256: str | None = None
+    content: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class ObservedUnit:
+    """A unit as systemd sees it; `stamp` is that of the running process, empty when none runs or it has none."""
+
+    load: str
+    active: str
+    enabled: str
+    needs_reload: bool
+    stamp: str
+
+
+@dataclass(frozen=True)
+class HttpAnswer:
+    """What a port of the host's loopback answered. `status` is None when nothing answered."""
+
+    status: int | None
+    body: str = ""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One host, at one moment, as far as its desired resources and its last apply are concerned."""
+
+    platform: Platform
+    users: frozenset[str]
+    paths: Mapping[str, ObservedPath]
+    artifacts: Mapping[str, str]
+    units: Mapping[str, ObservedUnit]
+    answers: Mapping[tuple[int, str], HttpAnswer]
+    manifest: frozenset[str]
+
+    def stats(self, port: int) -> Mapping[str, str]:
+        """Return Envoy's text stats at `port`, by name; empty when it did not answer."""
+        answer = self.answers.get((port, TEXT_STATS), HttpAnswer(None))
+        pairs = (line.split(": ", 1) for line in answer.body.splitlines() if ": " in line)
+        return {name: value.strip('"') for name, value in pairs}
+
+
+TEXT_STATS = "/stats?type=TextReadouts"
+"""Path of Envoy's admin interface that lists its text stats, the versions of loaded xDS files among them."""

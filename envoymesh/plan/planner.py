@@ -1,0 +1,149 @@
+"""From desired and observed to a plan. Pure and total: the same data give the same plan."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from envoymesh.model.mesh import HostName
+from envoymesh.plan.change import Action, Change, HostPlan
+from envoymesh.plan.observed import Observed, ObservedPath, ObservedUnit
+from envoymesh.problems import Failed, listed
+from envoymesh.resources import Artifact, Directory, File, Resource, Unit, User, Validation
+
+
+def plan_for(host: HostName, desired: Sequence[Resource], observed: Observed) -> HostPlan:
+    """Return what must change on `host`.
+
+    Raises:
+        Failed: the host cannot have what is desired (its architecture, its C library, its Python).
+    """
+    manifest = tuple(r.address for r in desired if not isinstance(r, Validation))
+    changes = [change for r in desired if (change := _change(r, observed, host)) is not None]
+    if {c.address for c in changes}.isdisjoint(_guarded(desired)):
+        changes += [
+            c for r in desired if isinstance(r, Unit) and (c := _loaded_change(r, observed, changes)) is not None
+        ]
+    changes += _removals(manifest, observed.manifest)
+    if not changes and observed.manifest != frozenset(manifest):
+        because = "an apply that was cut off did not finish it"
+        changes.append(Change("manifest:last-apply", Action.UPDATE, because))
+    digests = {r.address: r.source.digest(observed.platform) for r in desired if isinstance(r, Artifact)}
+    return HostPlan(host, tuple(changes), manifest if changes else (), tuple(desired), digests)
+
+
+def _change(resource: Resource, observed: Observed, host: HostName) -> Change | None:
+    match resource:
+        case User():
+            missing = resource.name not in observed.users
+            return _create(resource) if missing else None
+        case Directory():
+            return _directory_change(resource, observed.paths.get(resource.path))
+        case File():
+            return _file_change(resource, observed.paths.get(resource.path))
+        case Artifact():
+            return _artifact_change(resource, observed, host)
+        case Unit():
+            return _unit_change(resource, observed.units.get(resource.name))
+        case Validation():
+            return None
+
+
+def _create(resource: Resource) -> Change:
+    return Change(resource.address, Action.CREATE, "it is missing", resource=resource)
+
+
+def _update(resource: Resource, because: str, diff: str = "") -> Change:
+    return Change(resource.address, Action.UPDATE, because, diff, resource)
+
+
+def _directory_change(desired: Directory, observed: ObservedPath | None) -> Change | None:
+    if observed is None:
+        return _create(desired)
+    if observed.kind != "directory":
+        return _update(desired, f"it is a {observed.kind}")
+    differs = _differences(desired, observed)
+    return _update(desired, "; ".join(differs)) if differs else None
+
+
+def _file_change(desired: File, observed: ObservedPath | None) -> Change | None:
+    if observed is None:
+        return replace(_create(desired), diff=_diff(desired, b""))
+    if observed.kind != "regular file":
+        return _update(desired, f"it is a {observed.kind}")
+    differs = _differences(desired, observed)
+    if observed.sha256 != desired.sha256:
+        differs.insert(0, "its content differs")
+    if not differs:
+        return None
+    return _update(desired, "; ".join(differs), _diff(desired, observed.content))
+
+
+def _differences(desired: File | Directory, observed: ObservedPath) -> list[str]:
+    differs = []
+    if (observed.owner, observed.group) != (desired.owner, desired.group):
+        differs.append(f"owner is {observed.owner}:{observed.group}, not {desired.owner}:{desired.group}")
+    if observed.mode != desired.mode:
+        differs.append(f"mode is {observed.mode:04o}, not {desired.mode:04o}")
+    return differs
+
+
+def _diff(desired: File, observed: bytes | None) -> str:
+    """Return a unified diff from what is there to what is desired; `observed` is None when it was not read."""
+    if desired.secret:
+        return "(secret content, not shown)\n"
+    if observed is None:
+        return ""
+    try:
+        old, new = (text.decode().splitlines(keepends=True) for text in (observed, desired.content))
+    except UnicodeDecodeError:
+        return "(not text, not shown)\n"
+    ends = (
+        line if line.endswith("\n") else f"{line}\n" for line in difflib.unified_diff(old, new, "observed", "desired")
+    )
+    return "".join(ends)
+
+
+def _artifact_change(desired: Artifact, observed: Observed, host: HostName) -> Change | None:
+    try:
+        digest = desired.source.digest(observed.platform)
+    except Failed as failed:
+        now = f"{host}: nothing was changed"
+        raise Failed(*(replace(p, at=f"{host}  {desired.address}", now=now) for p in failed.problems)) from None
+    there = observed.artifacts.get(desired.path)
+    if there == digest:
+        return None
+    return _create(desired) if there is None else _update(desired, "its digest differs")
+
+
+def _unit_change(desired: Unit, observed: ObservedUnit | None) -> Change | None:
+    """Return whether a unit must be started or restarted, from what runs, not from what this run changes."""
+    if observed is None or observed.active not in ("active", "reloading"):
+        return Change(desired.address, Action.START, "it does not run", resource=desired)
+    if observed.stamp != desired.stamp:
+        return Change(desired.address, Action.RESTART, "what runs was started from something else", resource=desired)
+    if observed.enabled != "enabled":
+        return _update(desired, f"it is {observed.enabled or 'not installed'}, not enabled")
+    if observed.needs_reload:
+        return _update(desired, "systemd has not read its file")
+    return None
+
+
+def _guarded(desired: Sequence[Resource]) -> frozenset[str]:
+    return frozenset(address for r in desired if isinstance(r, Validation) for address in r.guards)
+
+
+def _loaded_change(desired: Unit, observed: Observed, changes: Sequence[Change]) -> Change | None:
+    """Return that an Envoy must be made to read its files once more; a start or a file's rename does that anyway."""
+    if not desired.probe.stats or desired.address in {c.address for c in changes}:
+        return None
+    stats = observed.stats(desired.probe.port)
+    missed = [name for name, version in desired.probe.stats.items() if stats.get(name) != version]
+    return _update(desired, f"it runs without the current {listed(missed)}") if missed else None
+
+
+def _removals(wanted: Sequence[str], managed: frozenset[str]) -> list[Change]:
+    """Return a deletion for each managed address that is not wanted, what is inside a directory before it."""
+    because = "nothing asks for it any more"
+    kinds = ("unit", "file", "artifact", "directory", "user")
+    gone = sorted(managed - set(wanted), key=lambda a: (kinds.index(a.split(":", 1)[0]), -a.count("/"), a))
+    return [Change(address, Action.DELETE, because) for address in gone]

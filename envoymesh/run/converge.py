@@ -1,0 +1,158 @@
+"""Converge: read hosts, plan, apply; one execution to read a host and one to change it."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from envoymesh.model.mesh import HostName
+from envoymesh.plan.change import HostPlan
+from envoymesh.plan.observed import Observed
+from envoymesh.plan.planner import plan_for
+from envoymesh.problems import Failed, Problem
+from envoymesh.events import Event, Notify, Outcome, OutcomeKind, failed_outcome
+from envoymesh.resources import Artifact, Platform, Resource
+from envoymesh.run.artifacts import blob_for
+from envoymesh.run.fleet import Fleet
+from envoymesh.wire.apply import APPLY_SCRIPT, Parcel, apply_stream, stream_size
+from envoymesh.wire.frames import frame_from, frames_from
+from envoymesh.wire.gather import gather_script, observed_from
+
+GATHER_TIMEOUT_S = 60.0
+APPLY_TIMEOUT_S = 600.0
+SLICE_BYTES = 256 * 1024
+
+Desired = Mapping[HostName, Sequence[Resource]]
+Asked = Sequence[tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A host as it was read, and what would have to change on it."""
+
+    observed: Observed
+    plan: HostPlan
+
+
+def read(fleet: Fleet, host: HostName, resources: Sequence[Resource], asked: Asked = ()) -> Reading:
+    """Read `host` in one execution and plan it.
+
+    Raises:
+        Failed: the host is out of reach, cannot be read, or cannot have what is desired.
+    """
+    executed = fleet.session(host).exec(gather_script(resources, asked), timeout_s=GATHER_TIMEOUT_S)
+    lines = executed.stdout.decode(errors="replace").splitlines()
+    observed = observed_from(host, lines, resources, asked)
+    return Reading(observed, plan_for(host, resources, observed))
+
+
+def read_all(fleet: Fleet, desired: Desired, asked: Asked = ()) -> dict[HostName, Reading | Problem]:
+    """Read the hosts of `desired`, all at once."""
+    return fleet.each(desired, lambda host: read(fleet, host, desired[host], asked))
+
+
+def apply(fleet: Fleet, reading: Reading, cache: Path, notify: Notify) -> Outcome:
+    """Make the plan of a reading true, in one execution; nothing is executed where nothing changes.
+
+    Raises:
+        Failed: the host was lost, refused, or put back what it had begun; the problem says which.
+    """
+    plan = reading.plan
+    if not plan.changes:
+        return Outcome(plan.host, OutcomeKind.UNCHANGED)
+    parcels = dict(_parcels(plan, reading.observed.platform, cache))
+    size = stream_size(plan, parcels)
+    notify(Event(plan.host, f"{len(plan.changes)} changes" + (f", {size / 1e6:.0f} MB to send" if size > 1e6 else "")))
+    lines: list[str] = []
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        frame = frame_from(line)
+        if frame is not None and frame.kind == "at" and frame.fields[0].startswith(("validation:", "unit:")):
+            notify(Event(plan.host, frame.fields[0]))
+
+    try:
+        fleet.session(plan.host).exec(
+            APPLY_SCRIPT, stdin=apply_stream(plan, parcels), on_line=on_line, timeout_s=APPLY_TIMEOUT_S
+        )
+    except Failed as failed:
+        raise Failed(*(_lost(p, plan) for p in failed.problems)) from None
+    problem = apply_problem(plan, lines)
+    if problem is not None:
+        raise Failed(problem)
+    return Outcome(plan.host, OutcomeKind.CHANGED, plan.changes)
+
+
+def apply_all(fleet: Fleet, readings: Iterable[Reading], cache: Path, notify: Notify) -> list[Outcome]:
+    """Apply the plans of `readings`, all at once."""
+    by_host = {r.plan.host: r for r in readings}
+
+    def work(host: HostName) -> Outcome:
+        outcome = apply(fleet, by_host[host], cache, notify)
+        if outcome.kind is OutcomeKind.CHANGED:
+            notify(Event(host, "done"))
+        return outcome
+
+    results = fleet.each(by_host, work)
+    return [failed_outcome(h, r) if isinstance(r, Problem) else r for h, r in results.items()]
+
+
+def _parcels(plan: HostPlan, platform: Platform, cache: Path) -> Iterator[tuple[str, Parcel]]:
+    for change in plan.changes:
+        if isinstance(change.resource, Artifact):
+            blob = blob_for(change.resource.source, platform, cache)
+            yield change.address, Parcel(blob.size, blob.sha256, lambda path=blob.path: _slices(path))  # type: ignore[misc]
+
+
+def _slices(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while part := file.read(SLICE_BYTES):
+            yield part
+
+
+_NOW = {
+    "refused": "{host}: nothing was replaced; what served before still serves",
+    "restored": "{host}: what had been replaced was put back and serves again",
+    "stuck": "{host}: some of the change is live and could not be put back",
+}
+
+_WHAT = {
+    "lock/held": "another apply is at work on `{host}`",
+    "apply/not-stored": "`{host}` could not store {step}",
+    "envoy/refused": "Envoy refuses the new configuration of `{host}`, so it was not installed",
+    "unit/not-started": "systemd could not start {step} on `{host}`",
+    "unit/not-ready": "{step} on `{host}` did not become ready",
+    "apply/cut-off": "`{host}` did not receive the whole change",
+}
+
+_HINTS = {
+    "lock/held": "wait until it has ended, then: ./mesh provision --limit {host}",
+    "apply/not-stored": 'look for space: ./mesh exec {host} "df -h / /opt /etc"    then: ./mesh provision --limit {host}',
+    "envoy/refused": "mend what Envoy names in inventory.yaml or templates/, then: ./mesh plan --limit {host}",
+}
+
+_HINT = 'look at the host: ./mesh exec {host} "journalctl -n 30 --no-pager"    then: ./mesh provision --limit {host}'
+
+
+def apply_problem(plan: HostPlan, lines: Iterable[str]) -> Problem | None:
+    """Return what went wrong in an apply that printed `lines`, or None when it was done. Pure."""
+    frames = list(frames_from(lines))
+    end = next((f.fields[0] for f in frames if f.kind == "end"), "")
+    if end == "done":
+        return None
+    said = next((f for f in frames if f.kind == "problem"), None)
+    code, step = (said.fields[0], said.fields[1]) if said else ("apply/failed", "the change")
+    words = {"host": plan.host, "step": step}
+    now = _NOW.get(end, "{host}: it is not known how far it came; nothing is half replaced: provision completes it")
+    return Problem(
+        code=code,
+        what=_WHAT.get(code, "{step} failed on `{host}`").format(**words),
+        at=f"{plan.host}  {step}",
+        saw=tuple(said.text(2).splitlines()) if said else tuple(line for line in lines if line)[-5:],
+        now=now.format(**words),
+        hint=_HINTS.get(code, _HINT).format(**words),
+    )
+
+
+def _lost(problem: Problem, plan: HostPlan) -> Problem:
+    now = f"{plan.host}: its apply was cut off; the next provision completes it"
+    return replace(problem, now=now, hint=f"./mesh provision --limit {plan.host}    {problem.hint}".rstrip())

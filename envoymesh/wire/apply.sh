@@ -1,0 +1,206 @@
+# Makes true what the calls say. Runs as root; the calls come first on standard input (one line with their length in
+# bytes, then the calls), then the content that they read, in their order. Until `commit` nothing that is live has
+# been touched; from there on the script ends what it began even when the operator's side is gone, and puts back
+# what it replaced when a unit does not become ready.
+set -u
+export LC_ALL=C
+umask 077
+trap '' HUP INT PIPE
+KEPT=/var/lib/envoymesh
+WORK=/run/envoymesh/$$
+ERRORS=$WORK/errors
+STAGED=()
+LIVE=()
+STARTED=()
+RUNNING=()
+COMMITTED=no
+
+frame() { printf '\036EM %s\n' "$*" 2>/dev/null; }
+
+at() {
+    STEP=$1
+    frame at "$1"
+}
+
+finish() {
+    [ ${#STAGED[@]} -gt 0 ] && rm -rf -- "${STAGED[@]}"
+    rm -rf -- "$WORK"
+    frame end "$1"
+    exit 0
+}
+
+# abort CODE: says why with the last errors; puts back what was replaced.
+abort() {
+    frame problem "$1" "$STEP" "$(tail -n 12 "$ERRORS" | tail -c 3000 | base64 -w0)"
+    [ $COMMITTED = no ] && finish refused
+    put_back && finish restored
+    finish stuck
+}
+
+begin() {
+    local other
+    exec 9>"${WORK%/*}/lock" && flock -n 9 || { echo "another apply runs on this host" >&2; return 75; }
+    for other in "${WORK%/*}"/*/; do [ "$other" = "$WORK/" ] || rm -rf -- "$other"; done
+    rm -rf -- "$KEPT/previous" && mkdir -p "$KEPT/artifacts" "$KEPT/previous" && chmod 0755 "$KEPT" &&
+        chmod 0711 "${WORK%/*}" "$WORK"
+}
+
+user() {
+    getent group "$1" >/dev/null || groupadd --system -- "$1" || return
+    getent passwd "$1" >/dev/null ||
+        useradd --system --gid "$1" --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin -- "$1"
+}
+
+# directory PATH OWNER GROUP MODE
+directory() { mkdir -p -- "$1" && chown -h "$2:$3" -- "$1" && chmod "$4" -- "$1"; }
+
+# receive SIZE SHA256 FILE: takes SIZE bytes of standard input.
+receive() {
+    head -c "$1" >>"$3" || return
+    [ "$(sha256sum <"$3" | cut -c1-64)" = "$2" ] || { echo "arrived with another digest than $2" >&2; return 65; }
+}
+
+fingerprint() { find "$1" -printf '%P %s %T@ %m %U\n' | sort | sha256sum | cut -c1-64; }
+
+# artifact PATH KIND DIGEST SIZE SHA256
+artifact() {
+    local new=$1.envoymesh stamp
+    stamp=$KEPT/artifacts/$(printf %s "$1" | sha256sum | cut -c1-64)
+    rm -rf -- "$new" "$new.gz" "$stamp" && mkdir -p -m 0755 -- "${1%/*}" && STAGED+=("$new" "$new.gz") || return
+    receive "$4" "$5" "$new.gz" || return
+    case $2 in
+        file) gzip -dc <"$new.gz" >"$new" && chmod 0755 "$new" ;;
+        tree) mkdir -m 0755 "$new" && tar -xzf "$new.gz" -C "$new" --no-same-owner ;;
+    esac || return
+    rm -f -- "$new.gz" && sync -f "$new" && rm -rf -- "$1" && mv -T -- "$new" "$1" || return
+    printf '%s %s\n' "$3" "$(fingerprint "$1")" >"$stamp"
+}
+
+# stage PATH OWNER GROUP MODE SIZE SHA256: beside the path, so that the rename stays on one file system.
+stage() {
+    local new=${1%/*}/.${1##*/}.envoymesh
+    rm -rf -- "$new" && STAGED+=("$new") && : >"$new" && chown "$2:$3" -- "$new" && chmod "$4" -- "$new" || return
+    receive "$5" "$6" "$new" && LIVE+=("$1")
+}
+
+# validate USER SIZE SHA256 COMMAND...: the word {staged} of the command is the path of the content.
+validate() {
+    local staged=$WORK/validated.yaml user=$1 size=$2 sum=$3 word command=()
+    shift 3
+    rm -f -- "$staged" && receive "$size" "$sum" "$staged" && chown "$user" "$staged" || return
+    for word in "$@"; do command+=("${word/"{staged}"/$staged}"); done
+    timeout 60 runuser -u "$user" -- "${command[@]}" >"$WORK/output" 2>&1 </dev/null || { tail -n 12 "$WORK/output" >&2; return 1; }
+}
+
+# commit: from here on the host is ours to finish or to put back.
+commit() {
+    local i path
+    COMMITTED=yes
+    for i in "${!LIVE[@]}"; do
+        path=${LIVE[$i]}
+        if [ -e "$path" ] || [ -L "$path" ]; then cp -a -T -- "$path" "$KEPT/previous/$i" || return; fi
+    done
+    for path in "${LIVE[@]}"; do sync -- "${path%/*}/.${path##*/}.envoymesh" || return; done
+    for path in "${LIVE[@]}"; do
+        [ -d "$path" ] && [ ! -L "$path" ] && { rmdir -- "$path" || return; }
+        mv -f -T -- "${path%/*}/.${path##*/}.envoymesh" "$path" || return
+    done
+}
+
+# remember ADDRESS...: what an apply manages, so that a later one can remove what is no longer asked for.
+remember() { printf '%s\n' "$@" >"$KEPT/.manifest" && sync "$KEPT/.manifest" && mv -f -T "$KEPT/.manifest" "$KEPT/manifest"; }
+
+# rename_again PATH...: Envoy reads a file when it is replaced by a rename, and then only.
+rename_again() {
+    local path new
+    for path in "$@"; do
+        new=${path%/*}/.${path##*/}.envoymesh
+        cp -a -T -- "$path" "$new" && mv -f -T -- "$new" "$path" || return
+    done
+}
+
+enable() { systemctl enable --quiet -- "$1"; }
+
+reload() { systemctl daemon-reload; }
+
+# restart UNIT: starts it when it does not run.
+restart() {
+    if systemctl is-active --quiet -- "$1"; then RUNNING+=("$1"); else STARTED+=("$1"); fi
+    systemctl reset-failed -- "$1" 2>/dev/null
+    systemctl enable --quiet -- "$1" && systemctl restart -- "$1"
+}
+
+# answer PORT PATH: the raw HTTP answer.
+answer() {
+    { exec 3<>"/dev/tcp/127.0.0.1/$1" || return; } 2>/dev/null
+    printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$2" >&3 && timeout 3 cat <&3
+    exec 3>&-
+}
+
+# loaded PORT TEXT...: every TEXT is a line of Envoy's text stats.
+loaded() {
+    local stats text port=$1
+    shift
+    [ $# -eq 0 ] && return
+    stats=$(answer "$port" '/stats?type=TextReadouts' | tr -d '\r')
+    for text in "$@"; do
+        case $'\n'$stats$'\n' in *$'\n'"$text"$'\n'*) ;; *) MISSING=$text; return 1 ;; esac
+    done
+}
+
+# ready UNIT PORT PATH SECONDS TEXT...
+ready() {
+    local unit=$1 port=$2 path=$3 deadline=$((SECONDS + $4)) status=''
+    shift 4
+    MISSING=
+    while [ $SECONDS -le $deadline ]; do
+        status=$(answer "$port" "$path" | head -n 1 | tr -d '\r\0')
+        case $status in "HTTP/1.1 200 "*) loaded "$port" "$@" && return ;; esac
+        [ "$(systemctl show -p NRestarts --value -- "$unit")" -gt 3 ] && break
+        sleep 0.05
+    done
+    {
+        echo "$unit: 127.0.0.1:$port$path answered: ${status:-nothing}${MISSING:+; not loaded: $MISSING}"
+        journalctl -u "$unit" -n 8 -o cat --no-pager | cut -c1-300
+    } >&2
+    return 1
+}
+
+# put_back: what was replaced comes back by rename, what was not there goes, units run as they did.
+put_back() {
+    local i path new bad=0
+    [ ${#STARTED[@]} -gt 0 ] && systemctl disable --quiet --now -- "${STARTED[@]}"
+    for ((i = ${#LIVE[@]} - 1; i >= 0; i--)); do
+        path=${LIVE[$i]}
+        new=${path%/*}/.${path##*/}.envoymesh
+        if [ -e "$KEPT/previous/$i" ]; then
+            { rm -rf -- "$new" && cp -a -T -- "$KEPT/previous/$i" "$new" && mv -f -T -- "$new" "$path"; } || bad=1
+        else
+            rm -f -- "$path" || bad=1
+        fi
+    done
+    systemctl daemon-reload || bad=1
+    [ ${#RUNNING[@]} -eq 0 ] || { systemctl enable --quiet -- "${RUNNING[@]}" && systemctl restart -- "${RUNNING[@]}"; } || bad=1
+    return $bad
+}
+
+# remove_unit UNIT: stops it; its file goes with `remove_file`, once everything else has succeeded.
+remove_unit() {
+    systemctl is-active --quiet -- "$1" && RUNNING+=("$1")
+    systemctl disable --quiet --now -- "$1" || [ ! -e "/etc/systemd/system/$1" ]
+}
+
+remove_file() { rm -f -- "$1"; }
+
+remove_artifact() { rm -rf -- "$1" "$KEPT/artifacts/$(printf %s "$1" | sha256sum | cut -c1-64)"; }
+
+remove_directory() { rmdir --ignore-fail-on-non-empty -- "$1" 2>/dev/null || [ ! -e "$1" ]; }
+
+remove_user() { ! getent passwd "$1" >/dev/null || userdel -- "$1"; }
+
+forget() { rm -rf -- "$KEPT"; }
+
+mkdir -p "$WORK" && exec 2>"$ERRORS" || exit 1
+STEP=-
+read -r LENGTH && CALLS=$(head -c "$LENGTH") && [ ${#CALLS} -eq "$LENGTH" ] && eval "$CALLS"
+abort apply/cut-off

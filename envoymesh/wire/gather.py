@@ -1,0 +1,144 @@
+"""Gather: the script that reads a host, and how to read its answer."""
+
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+
+from envoymesh.plan.observed import TEXT_STATS, HttpAnswer, Observed, ObservedPath, ObservedUnit
+from envoymesh.problems import Failed, Problem
+from envoymesh.resources import Artifact, Directory, File, Platform, Resource, Unit, User
+from envoymesh.wire.frames import Frame, frames_from
+
+_LIBRARY = (files("envoymesh.wire") / "gather.sh").read_text(encoding="utf-8")
+
+
+def gather_script(resources: Sequence[Resource], asked: Sequence[tuple[int, str]] = ()) -> str:
+    """Return the bash text that reads a host that shall have `resources`.
+
+    Args:
+        resources: what the host shall have.
+        asked: further (port, path) of the host's loopback to read over HTTP.
+    """
+    files_ = [r for r in resources if isinstance(r, File)]
+    paths = [r.path for r in resources if isinstance(r, File | Directory)]
+    artifacts = [r for r in resources if isinstance(r, Artifact)]
+    calls = [
+        ["platform"],
+        ["users", *(r.name for r in resources if isinstance(r, User))],
+        ["paths", *paths],
+        ["files", *(word for f in files_ for word in (f.path, f.sha256))],
+        *(["artifact", str(i), artifact.path] for i, artifact in enumerate(artifacts)),
+        ["units", *(r.name for r in resources if isinstance(r, Unit))],
+        *(["http", str(i), str(port), path] for i, (port, path) in enumerate(_requests(resources, asked))),
+        ["frame", "end"],
+    ]
+    return _LIBRARY + "".join(shlex.join(call) + "\n" for call in calls if len(call) > 1 or call == ["platform"])
+
+
+def _requests(resources: Sequence[Resource], asked: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+    stats = ((unit.probe.port, TEXT_STATS) for unit in resources if isinstance(unit, Unit) and unit.probe.stats)
+    return list(dict.fromkeys((*stats, *asked)))
+
+
+def observed_from(
+    host: str, lines: Iterable[str], resources: Sequence[Resource], asked: Sequence[tuple[int, str]] = ()
+) -> Observed:
+    """Return what the output of `gather_script(resources, asked)` says.
+
+    Raises:
+        Failed: the output ends too early, so that nothing can be concluded from it.
+    """
+    frames = list(frames_from(lines))
+    if not frames or frames[-1].kind != "end":
+        raise Failed(
+            Problem(
+                code="host/gather",
+                what="reading the host ended before everything was read",
+                at=host,
+                now=f"{host}: nothing was changed",
+                hint=f'look at the host: ./mesh exec {host} "systemctl is-system-running; df -h /"',
+            )
+        )
+    first = {frame.kind: frame for frame in frames}
+    artifacts = [r.path for r in resources if isinstance(r, Artifact)]
+    requests = _requests(resources, asked)
+    return Observed(
+        platform=_platform(first["platform"]),
+        users=frozenset(line.split(":", 1)[0] for line in first["users"].text(0).splitlines())
+        if "users" in first
+        else frozenset(),
+        paths=_paths(first["paths"].data(0) if "paths" in first else b"", [f for f in frames if f.kind == "file"]),
+        artifacts={artifacts[int(f.fields[0])]: f.fields[1] for f in frames if f.kind == "artifact" and f.fields[1]},
+        units=_units(first["units"].text(0), [f for f in frames if f.kind == "stamp"]) if "units" in first else {},
+        answers={requests[int(f.fields[0])]: http_answer(f.data(1)) for f in frames if f.kind == "http"},
+        manifest=frozenset(first["manifest"].text(0).splitlines()),
+    )
+
+
+def _version(text: str) -> tuple[int, int] | None:
+    found = re.match(r"(\d+)\.(\d+)", text)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _platform(frame: Frame) -> Platform:
+    machine, glibc, python = (*frame.fields, "", "", "")[:3]
+    return Platform(machine, _version(glibc), _version(python))
+
+
+def _paths(listing: bytes, file_frames: Sequence[Frame]) -> dict[str, ObservedPath]:
+    digests = {f.text(0): f for f in file_frames}
+    observed = {}
+    for entry in filter(None, listing.split(b"\0")):
+        owner, group, mode, _size, rest = entry.decode(errors="surrogateescape").split(" ", 4)
+        kind, path = rest.split("/", 1)
+        path = "/" + path
+        kind = "regular file" if kind == "regular empty file" else kind
+        frame = digests.get(path)
+        observed[path] = ObservedPath(
+            kind=kind,
+            owner=owner,
+            group=group,
+            mode=int(mode, 8),
+            sha256=frame.fields[1] if frame else None,
+            content=frame.data(2) if frame and len(frame.fields) > 2 else None,
+        )
+    return observed
+
+
+def _units(listing: str, stamps: Sequence[Frame]) -> dict[str, ObservedUnit]:
+    running = {f.fields[0]: f.fields[1] for f in stamps}
+    units = {}
+    for block in listing.strip().split("\n\n"):
+        said = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        units[said["Id"]] = ObservedUnit(
+            load=said["LoadState"],
+            active=said["ActiveState"],
+            enabled=said["UnitFileState"],
+            needs_reload=said["NeedDaemonReload"] == "yes",
+            stamp=running.get(said["Id"], ""),
+        )
+    return units
+
+
+def http_answer(raw: bytes) -> HttpAnswer:
+    """Return the status and body of a raw HTTP/1.1 answer; chunked bodies are put together (RFC 9112 §7.1)."""
+    head, _, body = raw.partition(b"\r\n\r\n")
+    status = re.match(rb"HTTP/1\.[01] (\d{3})", head)
+    if status is None:
+        return HttpAnswer(None)
+    if re.search(rb"(?im)^transfer-encoding:\s*chunked", head):
+        body = _dechunked(body)
+    return HttpAnswer(int(status[1]), body.decode(errors="replace"))
+
+
+def _dechunked(body: bytes) -> bytes:
+    parts = []
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        length = int(size.split(b";")[0] or b"0", 16)
+        if length == 0:
+            break
+        parts.append(rest[:length])
+        body = rest[length + 2 :]
+    return b"".join(parts)

@@ -1,0 +1,76 @@
+"""Edits of the inventory touch the lines of one host and no other."""
+
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from envoymesh.model.edit import new_addresses, new_names, with_host, without_host
+from envoymesh.model.inventory import parse
+from envoymesh.model.mesh import HostName, ServiceName
+from envoymesh.problems import Failed
+
+SHIPPED = (Path(__file__).parents[2] / "inventory.yaml").read_text()
+BLOCK = """\
+name: shop   # ours
+services: {cart: {path: /cart}}
+hosts:
+    # the way in
+    edge:
+        role: edge      # one for now
+        address: 10.77.0.10
+
+    cart-1:
+        service: cart
+        address: 10.77.0.20
+        ssh:
+            user: deploy   # not root
+    # nothing below this line is ours
+machines: {memory_mib: 256}
+"""
+
+
+@pytest.mark.parametrize(("text", "service"), [(SHIPPED, "service1"), (BLOCK, "cart"), (BLOCK.rstrip("\n"), "cart")])
+def test_a_host_added_and_removed_leaves_the_text_as_it_was(text: str, service: str) -> None:
+    name = HostName(f"{service}-2")
+    added = with_host(text, name, ServiceName(service), IPv4Address("10.77.0.99"))
+    mesh = parse(added, "inventory.yaml", seed="")
+    assert mesh.hosts[name].address == IPv4Address("10.77.0.99")
+    assert mesh.hosts[name].service == service
+    kept = [line for line in added.splitlines() if line in text.splitlines()]
+    assert kept == text.splitlines()
+    assert without_host(added, name).rstrip("\n") == text.rstrip("\n")
+
+
+def test_a_new_host_follows_its_siblings_and_has_their_layout() -> None:
+    lines = with_host(SHIPPED, HostName("service1-2"), ServiceName("service1"), IPv4Address("10.77.0.22")).splitlines()
+    after = next(i for i, line in enumerate(lines) if line.startswith("  service1-1:"))
+    assert lines[after + 1] == "  service1-2: {service: service1, address: 10.77.0.22}"
+
+
+def test_a_removed_host_takes_its_own_comments_and_no_others() -> None:
+    text = without_host(BLOCK, HostName("cart-1"))
+    assert "not root" not in text
+    assert "# nothing below this line is ours" in text
+    assert "# the way in" in text
+
+
+def test_hosts_on_one_line_are_refused() -> None:
+    text = "name: a\nservices: {s: {path: /s}}\nhosts: {e: {role: edge, address: 10.77.0.10}}\n"
+    with pytest.raises(Failed) as failed:
+        with_host(text, HostName("s-1"), ServiceName("s"), IPv4Address("10.77.0.11"))
+    assert failed.value.problems[0].code == "inventory/layout"
+
+
+def test_names_and_addresses_fill_gaps_and_never_collide() -> None:
+    mesh = parse(SHIPPED, "inventory.yaml", seed="")
+    service = ServiceName("service1")
+    assert new_names(mesh, service, 2) == ["service1-2", "service1-3"]
+    assert [str(a) for a in new_addresses(mesh, service, 11)] == [
+        *(f"10.77.0.{n}" for n in range(22, 31)),
+        "10.77.0.32",
+        "10.77.0.33",
+    ]
+    with pytest.raises(Failed) as failed:
+        new_addresses(mesh, service, 300)
+    assert failed.value.problems[0].code == "inventory/network-full"
