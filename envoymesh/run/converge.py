@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from envoymesh.events import Event, Notify, Outcome, OutcomeKind, failed_outcome
 from envoymesh.model.mesh import HostName
 from envoymesh.plan.change import HostPlan
 from envoymesh.plan.observed import Observed
 from envoymesh.plan.planner import plan_for
 from envoymesh.problems import Failed, Problem
-from envoymesh.events import Event, Notify, Outcome, OutcomeKind, failed_outcome
 from envoymesh.resources import Artifact, Platform, Resource
 from envoymesh.run.artifacts import blob_for
 from envoymesh.run.fleet import Fleet
@@ -126,7 +126,7 @@ _WHAT = {
 
 _HINTS = {
     "lock/held": "wait until it has ended, then: ./mesh provision --limit {host}",
-    "apply/not-stored": 'look for space: ./mesh exec {host} "df -h / /opt /etc"    then: ./mesh provision --limit {host}',
+    "apply/not-stored": 'look for space: ./mesh exec {host} "df -h"    then: ./mesh provision --limit {host}',
     "envoy/refused": "mend what Envoy names in inventory.yaml or templates/, then: ./mesh plan --limit {host}",
 }
 

@@ -1,0 +1,149 @@
+"""Service hosts that come and go: ready before the front learns of them, forgotten by it before they stop."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from envoymesh.events import Event, Notify, Outcome, OutcomeKind
+from envoymesh.model.edit import new_addresses, new_names, with_host, without_host
+from envoymesh.model.mesh import Host, HostName, Mesh, ServiceName
+from envoymesh.problems import Failed, Problem, did_you_mean
+from envoymesh.run.converge import Reading, apply_all, read_all
+from envoymesh.run.provision import provision
+from envoymesh.run.workspace import Workspace, host_named
+
+
+@dataclass(frozen=True)
+class NewHost:
+    """A host to enter into the inventory."""
+
+    name: HostName
+    address: IPv4Address
+
+
+def service_named(mesh: Mesh, name: str) -> ServiceName:
+    """Return the service `name`.
+
+    Raises:
+        Failed: there is none; the problem suggests the nearest.
+    """
+    service = ServiceName(name)
+    if service not in mesh.services:
+        what, saw = f"there is no service `{name}`", (f"services: {', '.join(mesh.services)}",)
+        at, hint = "inventory.yaml  services", did_you_mean(name, mesh.services)
+        raise Failed(Problem("inventory/unknown-service", what, at, saw, hint=hint))
+    return service
+
+
+def next_hosts(mesh: Mesh, service: ServiceName, count: int) -> list[NewHost]:
+    """Return `count` hosts to add to `service`, with unused names and addresses."""
+    pairs = zip(new_names(mesh, service, count), new_addresses(mesh, service, count), strict=True)
+    return [NewHost(name, address) for name, address in pairs]
+
+
+def add(workspace: Workspace, service: ServiceName, new: Sequence[NewHost], notify: Notify) -> list[Outcome]:
+    """Make and provision new hosts of a service, then enter them into the inventory and into every front.
+
+    The inventory is written between the two, so that `provision` completes what is cut off there; what is
+    cut off before is completed by the same command, or taken away by `down`.
+
+    Raises:
+        Failed: a new host could not be made or did not become ready; it was taken away again.
+    """
+    text = workspace.inventory.read_text(encoding="utf-8")
+    for host in new:
+        text = with_host(text, host.name, service, host.address)
+    larger = workspace.with_text(text)
+    hosts = [larger.mesh.hosts[host.name] for host in new]
+    outcomes = _made_ready(larger, hosts, notify)
+    workspace.save(text)
+    notify(Event("", f"{workspace.inventory.name}: entered {', '.join(h.name for h in hosts)}"))
+    return outcomes + provision(larger, larger.mesh.edges, notify)
+
+
+def _made_ready(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> list[Outcome]:
+    maker = workspace.maker()
+    try:
+        if maker is not None:
+            maker.create(list(hosts), lambda host, text: notify(Event(host, text)))
+        outcomes = provision(workspace, hosts, notify)
+        problems = [o.problem for o in outcomes if o.problem is not None]
+        if problems:
+            raise Failed(*problems)
+    except Failed:
+        if maker is not None:
+            notify(Event("", "taking the new machines away again"))
+            maker.destroy([h.name for h in hosts], lambda host, text: notify(Event(host, text)))
+        raise
+    return outcomes
+
+
+def remove(workspace: Workspace, names: Sequence[str], notify: Notify) -> list[Outcome]:
+    """Take hosts out of every front, then stop them, then out of the inventory.
+
+    The inventory is written last: whatever cuts this off, the same command completes it.
+
+    Raises:
+        Failed: a name is not a service host's, or a service would be left without a host.
+    """
+    hosts = [host_named(workspace.mesh, name) for name in names]
+    _removable(workspace.mesh, hosts)
+    text = workspace.inventory.read_text(encoding="utf-8")
+    for host in hosts:
+        text = without_host(text, host.name)
+    smaller = workspace.with_text(text)
+    outcomes = provision(smaller, smaller.mesh.edges, notify)
+    problems = [o.problem for o in outcomes if o.problem is not None]
+    if problems:
+        raise Failed(*problems)
+    outcomes += _stopped(workspace, hosts, notify)
+    workspace.save(text)
+    notify(Event("", f"{workspace.inventory.name}: removed {', '.join(h.name for h in hosts)}"))
+    return outcomes
+
+
+def _removable(mesh: Mesh, hosts: Sequence[Host]) -> None:
+    for host in hosts:
+        if host.service is None:
+            what = f"`{host.name}` is an edge, not a service host"
+            raise Failed(Problem("inventory/not-a-service-host", what, f"inventory.yaml  hosts.{host.name}"))
+        if not set(mesh.hosts_of(host.service)) - set(hosts):
+            raise Failed(
+                Problem(
+                    code="inventory/last-host",
+                    what=f"`{host.service}` would be left without a host",
+                    at=f"inventory.yaml  hosts.{host.name}",
+                    now="nothing was changed; it still serves",
+                    hint="to end the service, remove it and its hosts from inventory.yaml, then: ./mesh provision",
+                )
+            )
+
+
+def _stopped(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> list[Outcome]:
+    """Destroy machines that we made; take everything that we put on hosts that were there before us."""
+    maker = workspace.maker()
+    if maker is not None:
+        maker.destroy([h.name for h in hosts], lambda host, text: notify(Event(host, text)))
+        return [Outcome(h.name, OutcomeKind.CHANGED) for h in hosts]
+    with workspace.fleet(hosts) as fleet:
+        readings = read_all(fleet, {h.name: () for h in hosts})
+        ready = [r for r in readings.values() if isinstance(r, Reading)]
+        problems = [r for r in readings.values() if isinstance(r, Problem)]
+        outcomes = apply_all(fleet, ready, workspace.cache, notify)
+    if problems:
+        raise Failed(*problems)
+    return outcomes
+
+
+def scale(workspace: Workspace, service: ServiceName, count: int, notify: Notify) -> list[Outcome]:
+    """Bring a service to `count` hosts; the last ones of the inventory go first.
+
+    Raises:
+        Failed: `count` is below one, or as `add` and `remove`.
+    """
+    hosts = workspace.mesh.hosts_of(service)
+    if count > len(hosts):
+        return add(workspace, service, next_hosts(workspace.mesh, service, count - len(hosts)), notify)
+    if count < len(hosts):
+        return remove(workspace, [h.name for h in hosts[count:]], notify)
+    return [Outcome(h.name, OutcomeKind.UNCHANGED) for h in hosts]

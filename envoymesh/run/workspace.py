@@ -1,0 +1,179 @@
+"""Workspace: one inventory, the provider of its hosts, and the folders that belong to it."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from envoymesh.machines.base import MachineMaker, Provider
+from envoymesh.machines.existing import Existing
+from envoymesh.machines.image import cache_dir
+from envoymesh.machines.nspawn import Nspawn
+from envoymesh.machines.vagrant import Vagrant, accelerated
+from envoymesh.model.inventory import PROVIDERS, load, parse
+from envoymesh.model.mesh import Host, HostName, Mesh
+from envoymesh.problems import Failed, Problem, did_you_mean
+from envoymesh.run.fleet import Fleet
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One inventory and all that belongs to it.
+
+    `why` tells in words how the provider was chosen.
+    """
+
+    inventory: Path
+    mesh: Mesh
+    provider: Provider
+    why: str
+
+    @property
+    def state_dir(self) -> Path:
+        """What the tool keeps for this inventory: certificates, keys, machines. Ignored by git."""
+        return self.inventory.parent / ".envoymesh"
+
+    @property
+    def cache(self) -> Path:
+        """What is shared between inventories and can be made again: images, binaries, packages."""
+        return cache_dir()
+
+    def maker(self) -> MachineMaker | None:
+        """Return the provider when it makes machines, None when the hosts are just there."""
+        return None if isinstance(self.provider, Existing) else self.provider  # type: ignore[return-value]
+
+    def with_text(self, text: str) -> "Workspace":
+        """Return this workspace with the mesh of another inventory text, which need not be saved."""
+        mesh = parse(text, self.inventory.name, seed=str(self.inventory.resolve()))
+        return replace(self, mesh=mesh, provider=_provider(self.provider.name, mesh, self.inventory))
+
+    def save(self, text: str) -> None:
+        """Replace the inventory file by `text`, in one step."""
+        new = self.inventory.with_name(f".{self.inventory.name}.new")
+        new.write_text(text, encoding="utf-8")
+        new.chmod(self.inventory.stat().st_mode & 0o777)
+        new.replace(self.inventory)
+
+    def fleet(self, hosts: Sequence[Host]) -> Fleet:
+        """Return the connections to `hosts`, none of them opened yet."""
+        return Fleet(self.provider.logins(hosts))
+
+    @contextmanager
+    def only_writer(self) -> Iterator[None]:
+        """Hold off every other command of this checkout that changes something; ends with this process.
+
+        Raises:
+            Failed: another one is at work.
+        """
+        self.state_dir.mkdir(mode=0o700, exist_ok=True)
+        with (self.state_dir / "lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise Failed(_held(lock.read().strip())) from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+
+def _held(pid: str) -> Problem:
+    return Problem(
+        code="lock/held",
+        what="another command is changing this mesh",
+        at=f"process {pid or 'unknown'} on this box",
+        now="nothing was read or changed",
+        hint="wait until it has ended, then run the command again",
+    )
+
+
+def open_workspace(inventory: Path, provider: str = "") -> Workspace:
+    """Return the workspace of an inventory file.
+
+    Args:
+        inventory: path of inventory.yaml.
+        provider: what to use instead of what made the machines that exist, or of the inventory's choice.
+
+    Raises:
+        Failed: the inventory's problems; an unknown provider; machines that another provider made.
+    """
+    mesh = load(inventory)
+    if provider and provider not in PROVIDERS:
+        what, saw = f"there is no provider `{provider}`", (f"providers: {', '.join(PROVIDERS)}",)
+        raise Failed(
+            Problem("machines/unknown-provider", what, "--provider", saw, hint=did_you_mean(provider, PROVIDERS))
+        )
+    made_by = provider_file(inventory).read_text().strip() if provider_file(inventory).exists() else ""
+    chosen, why = _choice(provider, made_by, mesh)
+    if made_by and chosen != made_by:
+        raise Failed(
+            Problem(
+                code="machines/other-provider",
+                what=f"the machines of this mesh were made by {made_by}, not by {chosen}",
+                at=str(inventory),
+                now="nothing was changed",
+                hint=f"./mesh down    then: ./mesh up --provider {chosen}",
+            )
+        )
+    return Workspace(inventory, mesh, _provider(chosen, mesh, inventory), why)
+
+
+def provider_file(inventory: Path) -> Path:
+    """Return where the name of the provider that made the machines is kept while they exist."""
+    return inventory.parent / ".envoymesh" / "provider"
+
+
+def _choice(asked: str, made_by: str, mesh: Mesh) -> tuple[str, str]:
+    """Return the provider to use and why, in words."""
+    if asked and asked != "auto":
+        return asked, "asked for by --provider"
+    if made_by:
+        return made_by, "it made the machines that exist"
+    if mesh.provider != "auto" and not asked:
+        return mesh.provider, "the inventory says so"
+    usable, why = accelerated()
+    return ("vagrant", why) if usable else ("nspawn", why)
+
+
+def _provider(name: str, mesh: Mesh, inventory: Path) -> Provider:
+    state_dir = inventory.parent / ".envoymesh"
+    if name == "vagrant":
+        return Vagrant(mesh, state_dir, inventory)
+    return Nspawn(mesh, state_dir) if name == "nspawn" else Existing(state_dir)
+
+
+def host_named(mesh: Mesh, name: str) -> Host:
+    """Return the host `name`.
+
+    Raises:
+        Failed: there is none; the problem suggests the nearest.
+    """
+    if name not in mesh.hosts:
+        what, saw = f"there is no host `{name}`", (f"hosts: {', '.join(mesh.hosts)}",)
+        raise Failed(
+            Problem("inventory/unknown-host", what, "inventory.yaml  hosts", saw, hint=did_you_mean(name, mesh.hosts))
+        )
+    return mesh.hosts[HostName(name)]
+
+
+def limited(mesh: Mesh, limit: str) -> tuple[Host, ...]:
+    """Return the hosts that `limit` names, all if it is empty: hosts, services, `edge`, globs, separated by commas.
+
+    Raises:
+        Failed: a part of it names nothing.
+    """
+    parts = [part.strip() for part in limit.split(",") if part.strip()]
+    for part in parts:
+        if not any(_matches(h, part) for h in mesh.hosts.values()):
+            known = [*mesh.hosts, *mesh.services, "edge"]
+            what, saw = f"`{part}` is no host, no service and matches none", (f"known: {', '.join(known)}",)
+            raise Failed(Problem("inventory/unknown-limit", what, "--limit", saw, hint=did_you_mean(part, known)))
+    return tuple(h for h in mesh.hosts.values() if not parts or any(_matches(h, p) for p in parts))
+
+
+def _matches(host: Host, part: str) -> bool:
+    return host.role == part or fnmatchcase(host.name, part)
