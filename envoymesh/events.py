@@ -1,6 +1,6 @@
 """Events: what happened while a task works, as data; and outcomes, what became of each host."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -46,7 +46,7 @@ def failed_outcome(host: HostName, problem: Problem) -> Outcome:
     return Outcome(host, OutcomeKind.UNREACHABLE if unreachable else OutcomeKind.FAILED, problem=problem)
 
 
-def exit_code_of(outcomes: list[Outcome]) -> ExitCode:
+def exit_code_of(outcomes: Sequence[Outcome]) -> ExitCode:
     """Return the exit code of a run that changed hosts: a failed host counts before one out of reach."""
     kinds = {o.kind for o in outcomes}
     if OutcomeKind.FAILED in kinds:

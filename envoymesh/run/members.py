@@ -35,8 +35,49 @@ def service_named(mesh: Mesh, name: str) -> ServiceName:
     return service
 
 
-def next_hosts(mesh: Mesh, service: ServiceName, count: int) -> list[NewHost]:
-    """Return `count` hosts to add to `service`, with unused names and addresses."""
+def scale_target(mesh: Mesh, target: str) -> tuple[ServiceName, int]:
+    """Return the service and the number in `SERVICE=NUMBER`.
+
+    Raises:
+        Failed: it is not of that form, the service is unknown, or the number is below one.
+    """
+    name, _, number = target.partition("=")
+    if not number.isdecimal() or int(number) < 1:
+        what = f"`{target}` is not SERVICE=NUMBER with a number of at least 1"
+        hint = f"./mesh scale {next(iter(mesh.services))}=3"
+        raise Failed(Problem("task/bad-argument", what, "scale", now="nothing was changed", hint=hint))
+    return service_named(mesh, name), int(number)
+
+
+def named_host(workspace: Workspace, name: str, address: str) -> NewHost:
+    """Return the host to add that exists already, as the operator names it.
+
+    Raises:
+        Failed: one of the two is missing or cannot be; hosts are made here, so that none is just there.
+    """
+    at, now = "add-service-host --host --address", "nothing was changed"
+    if workspace.maker() is not None:
+        what = f"hosts of this mesh are made by {workspace.provider.name}: they get their names and addresses from it"
+        raise Failed(Problem("task/bad-argument", what, at, now=now, hint="leave --host and --address out"))
+    try:
+        return NewHost(HostName(name), IPv4Address(address))
+    except ValueError:
+        what = f"`{address}` is not an IPv4 address"
+        raise Failed(Problem("task/bad-argument", what, at, now=now, hint="--host NAME --address 10.0.3.17")) from None
+
+
+def next_hosts(workspace: Workspace, service: ServiceName, count: int) -> list[NewHost]:
+    """Return `count` hosts to make for `service`, with unused names and addresses.
+
+    Raises:
+        Failed: `count` is below one, hosts are not made here, or the network is full.
+    """
+    at, now, mesh = "add-service-host", "nothing was changed", workspace.mesh
+    if count < 1:
+        raise Failed(Problem("task/bad-argument", f"`{count}` hosts cannot be added", at, now=now, hint="--count 1"))
+    if workspace.maker() is None:
+        what = "this mesh uses machines that exist: say which one to add"
+        raise Failed(Problem("task/bad-argument", what, at, now=now, hint="--host NAME --address 10.0.3.17"))
     pairs = zip(new_names(mesh, service, count), new_addresses(mesh, service, count), strict=True)
     return [NewHost(name, address) for name, address in pairs]
 
@@ -143,7 +184,7 @@ def scale(workspace: Workspace, service: ServiceName, count: int, notify: Notify
     """
     hosts = workspace.mesh.hosts_of(service)
     if count > len(hosts):
-        return add(workspace, service, next_hosts(workspace.mesh, service, count - len(hosts)), notify)
+        return add(workspace, service, next_hosts(workspace, service, count - len(hosts)), notify)
     if count < len(hosts):
         return remove(workspace, [h.name for h in hosts[count:]], notify)
     return [Outcome(h.name, OutcomeKind.UNCHANGED) for h in hosts]

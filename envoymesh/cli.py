@@ -1,0 +1,182 @@
+"""What each task does: a request to the engine, its answer to text or JSON, and an exit code."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from envoymesh.events import Event, Outcome, exit_code_of
+from envoymesh.machines.vagrant_box import build
+from envoymesh.model.mesh import Host
+from envoymesh.problems import ExitCode, Failed, Problem
+from envoymesh.report.findings import check_json, check_text
+from envoymesh.report.status import status_json, status_text
+from envoymesh.report.terminal import Terminal, outcomes_json
+from envoymesh.run import check as checks
+from envoymesh.run import lifecycle, members, remote
+from envoymesh.run import provision as provisioning
+from envoymesh.run import status as statuses
+from envoymesh.run.workspace import Workspace, host_named, limited, open_workspace
+
+
+def guarded(body: Callable[[], ExitCode]) -> ExitCode:
+    """Return the exit code of `body`; what stops it is printed as problems."""
+    try:
+        return body()
+    except Failed as failed:
+        Terminal().problems(failed.problems)
+        return failed.exit_code
+    except KeyboardInterrupt:
+        problem = Problem(
+            code="run/interrupted",
+            what="interrupted",
+            now="a host that was being changed ends its change by itself or stays as it was; no file is half written",
+            hint="see what is left to do: ./mesh plan    and do it: ./mesh provision",
+        )
+        Terminal().problems([problem])
+        return ExitCode.PROBLEM
+
+
+def up(inventory: str, provider: str) -> ExitCode:
+    """Make machines, provision, check, and show what to try."""
+    workspace = _workspace(inventory, provider)
+    terminal = Terminal()
+    terminal.line(f"provider {workspace.provider.name}: {workspace.why}")
+    with workspace.only_writer():
+        lifecycle.make_machines(workspace, terminal.notify)
+        outcomes = provisioning.provision(workspace, _all(workspace), terminal.notify)
+    code = _show(outcomes) or _check(workspace, _all(workspace), json=False)
+    if code is ExitCode.DONE:
+        terminal.line("\n" + _try_lines(workspace))
+    return code
+
+
+def _try_lines(workspace: Workspace) -> str:
+    mesh, here = workspace.mesh, workspace.maker() is not None
+    host = "localhost" if here else str(mesh.edges[0].address)
+    http, https = (mesh.publish.http, mesh.publish.https) if here else (mesh.http_port, mesh.https_port)
+    first = next(iter(mesh.services.values()))
+    lines = [f"curl -s {host}:{http}{service.path}" for service in mesh.services.values()]
+    lines += [f"curl -s --cacert {workspace.state_dir / 'ca.pem'} https://{host}:{https}{first.path}"]
+    return "\n".join(["Try it:", *(f"  {line}" for line in [*lines, f"./mesh scale {first.name}=3"])])
+
+
+def down(inventory: str) -> ExitCode:
+    """Destroy the machines that were made."""
+    workspace = _workspace(inventory)
+    terminal = Terminal()
+    with workspace.only_writer():
+        gone = lifecycle.down(workspace, terminal.notify)
+    terminal.line(f"gone: {', '.join(gone)}" if gone else "there was nothing to destroy")
+    return ExitCode.DONE
+
+
+def plan(inventory: str, limit: str, *, json: bool) -> ExitCode:
+    """Show what would change."""
+    workspace = _workspace(inventory)
+    outcomes = provisioning.plan(workspace, limited(workspace.mesh, limit))
+    code = exit_code_of(outcomes) or (ExitCode.DRIFT if any(o.changes for o in outcomes) else ExitCode.DONE)
+    if json:
+        print(outcomes_json(outcomes, code))
+    else:
+        Terminal().plan(outcomes)
+    return code
+
+
+def provision(inventory: str, limit: str, *, json: bool) -> ExitCode:
+    """Make hosts as desired."""
+    workspace = _workspace(inventory)
+    hosts = limited(workspace.mesh, limit)
+    with workspace.only_writer():
+        outcomes = provisioning.provision(workspace, hosts, Terminal(quiet=json).notify)
+    return _show(outcomes, json=json)
+
+
+def check(inventory: str, limit: str, *, json: bool) -> ExitCode:
+    """Prove that the mesh works."""
+    workspace = _workspace(inventory)
+    return _check(workspace, limited(workspace.mesh, limit), json=json)
+
+
+def status(inventory: str, *, json: bool) -> ExitCode:
+    """Show every host."""
+    workspace = _workspace(inventory)
+    rows = statuses.status(workspace, _all(workspace))
+    print(status_json(rows) if json else status_text(rows))
+    return ExitCode.DONE if all(row.reachable for row in rows) else ExitCode.UNREACHABLE
+
+
+def add_service_host(inventory: str, service: str, count: int, existing: tuple[str, str] | None) -> ExitCode:
+    """Add hosts to a service: `count` new ones, or the `existing` one (name, address)."""
+    workspace = _workspace(inventory)
+    name = members.service_named(workspace.mesh, service)
+    with workspace.only_writer():
+        new = [members.named_host(workspace, *existing)] if existing else members.next_hosts(workspace, name, count)
+        return _show(members.add(workspace, name, new, Terminal().notify))
+
+
+def remove_service_host(inventory: str, host: str) -> ExitCode:
+    """Take a host out of its service."""
+    workspace = _workspace(inventory)
+    with workspace.only_writer():
+        return _show(members.remove(workspace, [host], Terminal().notify))
+
+
+def scale(inventory: str, target: str) -> ExitCode:
+    """Bring a service to a number of hosts."""
+    workspace = _workspace(inventory)
+    service, count = members.scale_target(workspace.mesh, target)
+    with workspace.only_writer():
+        return _show(members.scale(workspace, service, count, Terminal().notify))
+
+
+def execute(inventory: str, host: str, command: str) -> int:
+    """Run a command on a host; return its exit status."""
+    workspace = _workspace(inventory)
+    done = remote.execute(workspace, host_named(workspace.mesh, host), command)
+    sys.stdout.buffer.write(done.stdout)
+    sys.stderr.buffer.write(done.stderr)
+    return done.exit_status
+
+
+def shell(inventory: str, host: str) -> int:
+    """Log in on a host; return the shell's exit status."""
+    workspace = _workspace(inventory)
+    return remote.shell(workspace, host_named(workspace.mesh, host))
+
+
+def admin(inventory: str, host: str, path: str, *, post: bool) -> ExitCode:
+    """Print what an Envoy's admin interface answers."""
+    workspace = _workspace(inventory)
+    sys.stdout.write(remote.admin(workspace, host_named(workspace.mesh, host), path, post=post).body)
+    return ExitCode.DONE
+
+
+def vagrant_box() -> ExitCode:
+    """Build the local Vagrant box."""
+    terminal = Terminal()
+    name = build(lambda host, text: terminal.notify(Event(host, text)))
+    terminal.line(f"box {name}: use it with `machines: {{box: {name}}}` in inventory.yaml")
+    return ExitCode.DONE
+
+
+def _workspace(inventory: str, provider: str = "") -> Workspace:
+    return open_workspace(Path(inventory), provider)
+
+
+def _all(workspace: Workspace) -> Sequence[Host]:
+    return list(workspace.mesh.hosts.values())
+
+
+def _show(outcomes: Sequence[Outcome], *, json: bool = False) -> ExitCode:
+    code = exit_code_of(outcomes)
+    if json:
+        print(outcomes_json(outcomes, code))
+    else:
+        Terminal().outcomes(outcomes)
+    return code
+
+
+def _check(workspace: Workspace, hosts: Sequence[Host], *, json: bool) -> ExitCode:
+    findings = checks.check(workspace, hosts, Terminal(quiet=json).notify)
+    print(check_json(findings) if json else check_text(findings))
+    return checks.exit_code_of_findings(findings)

@@ -1,0 +1,183 @@
+"""The command line. What the tasks do is in `envoymesh/cli.py`, loaded when one runs: listing them stays quick."""
+
+from collections.abc import Callable
+from functools import partial, wraps
+from importlib import import_module
+from typing import Any, cast
+
+from invoke import Context, Exit, task
+
+from envoymesh.suggest import suggest_on_parse_errors
+
+suggest_on_parse_errors()
+
+INVENTORY = "path of the inventory"
+PROVIDER = "vagrant, nspawn or existing; otherwise what made the machines, else the inventory's choice"
+LIMIT = "hosts, services, `edge` or globs, separated by commas, such as 'service1,front-*'"
+JSON = "print one JSON document instead of text"
+HOST = "name of the host"
+
+Body = Callable[..., partial[int]]
+
+
+def command(name: str | None = None, **help_texts: str) -> Callable[[Body], Any]:
+    """Return a decorator that makes a task of a function that returns the work to do: it fails with its exit code."""
+
+    def decorate(body: Body) -> Any:
+        @wraps(body)
+        def run(*args: Any, **kwargs: Any) -> None:
+            code = import_module("envoymesh.cli").guarded(body(*args, **kwargs))
+            if code:
+                raise Exit(code=int(code))
+
+        return task(name=name, auto_shortflags=False, help=help_texts)(run)
+
+    return decorate
+
+
+def work(name: str, *args: Any, **kwargs: Any) -> partial[int]:
+    """Return a call of a function of `envoymesh.cli`."""
+    return partial(cast("Callable[..., int]", getattr(import_module("envoymesh.cli"), name)), *args, **kwargs)
+
+
+@command(provider=PROVIDER, inventory=INVENTORY)
+def up(c: Context, provider: str = "", inventory: str = "inventory.yaml") -> partial[int]:
+    """Make the machines, provision them, and check that the mesh works.
+
+    Example: ./mesh up --provider nspawn
+    """
+    return work("up", inventory, provider)
+
+
+@command(inventory=INVENTORY)
+def down(c: Context, inventory: str = "inventory.yaml") -> partial[int]:
+    """Destroy the machines that were made for this mesh, and nothing else.
+
+    Example: ./mesh down
+    """
+    return work("down", inventory)
+
+
+@command(limit=LIMIT, json=JSON, inventory=INVENTORY)
+def plan(c: Context, limit: str = "", json: bool = False, inventory: str = "inventory.yaml") -> partial[int]:
+    """Show what provision would change, with diffs.
+
+    Exit code 0: nothing, 2: something, 4: a host is out of reach, 1: a problem.
+
+    Example: ./mesh plan --limit service1
+    """
+    return work("plan", inventory, limit, json=json)
+
+
+@command(limit=LIMIT, json=JSON, inventory=INVENTORY)
+def provision(c: Context, limit: str = "", json: bool = False, inventory: str = "inventory.yaml") -> partial[int]:
+    """Make all hosts as the inventory says, in parallel.
+
+    A host that is so already is only read. Exit code 0: done, 1: a host failed, 4: a host is out of reach.
+
+    Example: ./mesh provision --limit 'front-*'
+    """
+    return work("provision", inventory, limit, json=json)
+
+
+@command(limit=LIMIT, json=JSON, inventory=INVENTORY)
+def check(c: Context, limit: str = "", json: bool = False, inventory: str = "inventory.yaml") -> partial[int]:
+    """Prove that the mesh works.
+
+    Exit code 0: it does, 1: it does not, 2: a host has drifted, 4: a host is out of reach.
+
+    Example: ./mesh check
+    """
+    return work("check", inventory, limit, json=json)
+
+
+@command(json=JSON, inventory=INVENTORY)
+def status(c: Context, json: bool = False, inventory: str = "inventory.yaml") -> partial[int]:
+    """Show every host: units, Envoy, and its members as the front sees them.
+
+    Exit code 0: all were reached, 4: a host is out of reach.
+
+    Example: ./mesh status --json
+    """
+    return work("status", inventory, json=json)
+
+
+@command(
+    name="add-service-host",
+    service="the service that gets the hosts",
+    count="how many machines to make",
+    host="name of a machine that exists already",
+    address="mesh address of that machine",
+    inventory=INVENTORY,
+)
+def add_service_host(  # noqa: PLR0913, PLR0917 - one parameter for each flag
+    c: Context, service: str, count: int = 1, host: str = "", address: str = "", inventory: str = "inventory.yaml"
+) -> partial[int]:
+    """Add hosts to a service, and enter them into the front's endpoints once they are ready.
+
+    Example: ./mesh add-service-host service1 --count 2
+
+    Example: ./mesh add-service-host service1 --host shop-7 --address 10.0.3.17
+    """
+    return work("add_service_host", inventory, service, count, (host, address) if host or address else None)
+
+
+@command(name="remove-service-host", host=HOST, inventory=INVENTORY)
+def remove_service_host(c: Context, host: str, inventory: str = "inventory.yaml") -> partial[int]:
+    """Take a host out of the front's endpoints, then stop it.
+
+    A machine that was made for the mesh is destroyed; one that existed before loses what was put on it.
+
+    Example: ./mesh remove-service-host service1-3
+    """
+    return work("remove_service_host", inventory, host)
+
+
+@command(target="SERVICE=NUMBER", inventory=INVENTORY)
+def scale(c: Context, target: str, inventory: str = "inventory.yaml") -> partial[int]:
+    """Bring a service to a number of hosts, up or down.
+
+    Example: ./mesh scale service1=3
+    """
+    return work("scale", inventory, target)
+
+
+@command(name="exec", host=HOST, command="what root shall run there, in quotes", inventory=INVENTORY)
+def execute(c: Context, host: str, command: str, inventory: str = "inventory.yaml") -> partial[int]:
+    """Run a command on a host, as root; exits with its exit code.
+
+    Example: ./mesh exec front-envoy "curl -s localhost:8080/service/1"
+    """
+    return work("execute", inventory, host, command)
+
+
+@command(host=HOST, inventory=INVENTORY)
+def shell(c: Context, host: str, inventory: str = "inventory.yaml") -> partial[int]:
+    """Log in on a host.
+
+    Example: ./mesh shell service1-1
+    """
+    return work("shell", inventory, host)
+
+
+@command(
+    host=HOST,
+    path="path of Envoy's admin interface, such as /stats",
+    post="send a POST, as Envoy asks for where a request changes something",
+    inventory=INVENTORY,
+)
+def admin(c: Context, host: str, path: str, post: bool = False, inventory: str = "inventory.yaml") -> partial[int]:
+    """Ask the admin interface of a host's Envoy, over SSH.
+
+    Example: ./mesh admin front-envoy /server_info
+    """
+    return work("admin", inventory, host, path, post=post)
+
+
+@command(name="vagrant-box")
+def vagrant_box(c: Context) -> partial[int]:
+    """Build the Vagrant box envoymesh/bookworm from Debian packages, for where none can be downloaded.
+
+    Example: ./mesh vagrant-box
+    """
+    return work("vagrant_box")
