@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from envoymesh.model.mesh import (
@@ -150,17 +150,21 @@ def _composed(text: str, file: str) -> Node | None:
     try:
         YAML(typ="safe", pure=True).load(text)
         return YAML(typ="safe", pure=True).compose(text)  # type: ignore[no-any-return]
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise Failed(
-            Problem(
-                code="inventory/broken-yaml",
-                what=f"this is not YAML: {(error.problem or error.context or '').splitlines()[0]}",
-                at=f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file,
-                saw=(text.splitlines()[mark.line],) if mark and mark.line < len(text.splitlines()) else (),
-                hint="mend the line; nothing was read beyond it",
-            )
-        ) from None
+    except YAMLError as error:
+        raise Failed(_broken_yaml(error, text, file)) from None
+
+
+def _broken_yaml(error: YAMLError, text: str, file: str) -> Problem:
+    mark = error.problem_mark or error.context_mark if isinstance(error, MarkedYAMLError) else None
+    said = (error.problem or error.context or "") if isinstance(error, MarkedYAMLError) else str(error)
+    lines = text.splitlines()
+    return Problem(
+        code="inventory/broken-yaml",
+        what=f"this is not YAML: {said.splitlines()[0] if said else 'it cannot be read'}",
+        at=f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file,
+        saw=(lines[mark.line],) if mark and mark.line < len(lines) else (),
+        hint="mend the line; nothing was read beyond it",
+    )
 
 
 def _place(root: Node | None, location: Sequence[str | int], file: str) -> str:

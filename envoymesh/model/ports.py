@@ -1,0 +1,13 @@
+"""The ports that are the same on every host. What the front listens on is in the inventory."""
+
+ADMIN_PORT = 8001
+"""Envoy's admin interface, on 127.0.0.1."""
+
+SIDECAR_PORT = 8000
+"""The sidecar, on the host's mesh address."""
+
+APP_PORT = 8080
+"""The application, on 127.0.0.1."""
+
+HEALTH_PATH = "/healthz"
+"""Where the application answers 200 while it serves; the front asks for it through the sidecar."""

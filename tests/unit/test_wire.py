@@ -1,0 +1,80 @@
+"""The wire: frames among noise, and what an apply's output means."""
+
+import base64
+
+import pytest
+
+from envoymesh.model.mesh import HostName
+from envoymesh.plan.change import Action, Change, HostPlan
+from envoymesh.problems import Failed
+from envoymesh.resources import Directory, File
+from envoymesh.run.converge import apply_problem
+from envoymesh.wire.apply import apply_stream
+from envoymesh.wire.frames import MARK, frames_from
+from envoymesh.wire.gather import gather_script, http_answer, observed_from
+
+NASTY = "/etc/a b'\"$(reboot)`id`;&|\\é"
+FILE = File(NASTY, b"\x00\xff" * 300)
+PLAN = HostPlan(
+    HostName("web"), (Change(FILE.address, Action.CREATE, "", resource=FILE),), (FILE.address,), (FILE,), {}
+)
+
+
+def packed(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def test_frames_are_found_among_whatever_a_login_prints() -> None:
+    lines = ["Welcome!", f"{MARK}platform x86_64 2.36 3.11", "EM end", f"{MARK}end"]
+    assert [f.kind for f in frames_from(lines)] == ["platform", "end"]
+
+
+def test_an_answer_that_ends_early_says_nothing_about_the_host() -> None:
+    with pytest.raises(Failed) as failed:
+        observed_from("web", [f"{MARK}platform x86_64 2.36 3.11"], ())
+    assert failed.value.problems[0].code == "host/gather"
+
+
+def test_names_in_scripts_are_words_never_syntax() -> None:
+    script = gather_script((FILE, Directory(NASTY)))
+    quoted = "'/etc/a b'\"'\"'\"$(reboot)`id`;&|\\é'"
+    assert f"paths {quoted} {quoted}\n" in script
+    head = b"".join(apply_stream(PLAN, {})).split(b"\n", 1)[1]
+    assert f"stage {quoted} root root 0644 600 {FILE.sha256} || abort".encode() in head
+
+
+def test_the_stream_announces_its_calls_and_ends_with_the_content() -> None:
+    stream = b"".join(apply_stream(PLAN, {}))
+    length, rest = stream.split(b"\n", 1)
+    calls, content = rest[: int(length)], rest[int(length) :]
+    assert calls.endswith(b"finish done")
+    assert content == FILE.content
+
+
+@pytest.mark.parametrize(
+    ("end", "now"),
+    [("refused", "nothing was replaced"), ("restored", "was put back"), ("stuck", "could not be put back")],
+)
+def test_a_failed_apply_says_what_is_live_now(end: str, now: str) -> None:
+    lines = [
+        f"{MARK}at file:/x",
+        f"{MARK}problem apply/not-stored file:/x {packed('No space left')}",
+        f"{MARK}end {end}",
+    ]
+    problem = apply_problem(PLAN, lines)
+    assert problem is not None
+    assert (problem.code, problem.at, problem.saw) == ("apply/not-stored", "web  file:/x", ("No space left",))
+    assert now in problem.now
+    assert problem.hint
+
+
+def test_an_apply_without_an_end_is_a_failure() -> None:
+    assert apply_problem(PLAN, [f"{MARK}at file:/x"]) is not None
+    assert apply_problem(PLAN, [f"{MARK}end done"]) is None
+
+
+def test_chunked_answers_are_put_together() -> None:
+    raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n7\r\n, world\r\n0\r\n\r\n"
+    assert (http_answer(raw).status, http_answer(raw).body) == (200, "hello, world")
+    assert http_answer(b"HTTP/1.1 503 Nope\r\n\r\nbusy").status == 503
+    assert http_answer(b"").status is None
