@@ -1,0 +1,120 @@
+"""Which keys are offered to a host, in which order, and what is said when none is accepted."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import paramiko
+from paramiko.ssh_exception import AuthenticationException, BadAuthenticationType
+
+from envoymesh.problems import ExitCode, Failed, Problem
+from envoymesh.transport.openssh import Target
+
+
+@dataclass
+class KeyLogin:
+    """Logs in with the keys of a target; given to Paramiko as its strategy.
+
+    Order: the identity files (one that is encrypted by way of the agent), then the agent's other keys.
+
+    Attributes:
+        target: where to.
+        tried: a line for each key that was passed over or refused.
+        encrypted: identity files that need a passphrase and that the agent does not hold.
+    """
+
+    target: Target
+    tried: list[str] = field(default_factory=list)
+    encrypted: list[Path] = field(default_factory=list)
+    _agent: paramiko.Agent | None = None
+
+    def authenticate(self, transport: paramiko.Transport) -> None:
+        """Log in.
+
+        Raises:
+            Failed: no key was accepted.
+        """
+        try:
+            if not any(self._accepted(transport, name, key) for name, key in self._offers()):
+                raise self._refused()
+        finally:
+            if self._agent:
+                self._agent.close()
+
+    def _held(self) -> Sequence[paramiko.AgentKey]:
+        """Return the agent's keys; it is asked when first needed, and no agent is an agent without keys."""
+        if self._agent is None:
+            try:
+                self._agent = paramiko.Agent()
+            except (OSError, paramiko.SSHException) as error:
+                self.tried.append(f"agent: {error}")
+                return ()
+        return self._agent.get_keys()
+
+    def _accepted(self, transport: paramiko.Transport, name: str, key: paramiko.PKey) -> bool:
+        try:
+            more = transport.auth_publickey(self.target.user, key)
+        except BadAuthenticationType as error:
+            more = error.allowed_types
+            self.tried.append("the host takes no keys for this user")
+        except AuthenticationException:
+            if not transport.is_active():
+                self.tried.append(f"{name}: the host ended the connection")
+                raise self._refused() from None
+            self.tried.append(f"{name}: refused")
+            return False
+        if more:
+            self.tried.append(f"the host asks for {' or '.join(more)}, which cannot be given unattended")
+            raise self._refused() from None
+        return True
+
+    def _offers(self) -> Iterator[tuple[str, paramiko.PKey]]:
+        used = set()
+        for file in self.target.identities:
+            key = self._load(file)
+            if key is not None:
+                used.add(key.asbytes())
+                yield str(file), key
+        if not self.target.only_identities:
+            for other in self._held():
+                if other.asbytes() not in used:
+                    yield f"agent {other.comment or other.get_name()}", other
+
+    def _load(self, file: Path) -> paramiko.PKey | None:
+        try:
+            return paramiko.PKey.from_path(file)
+        except FileNotFoundError as error:
+            if file == self.target.login.key:
+                raise self._unreadable(file, error) from error
+        except TypeError:  # what `cryptography` raises for a key without its passphrase
+            return self._from_agent(file)
+        except (OSError, ValueError, paramiko.SSHException) as error:
+            if file == self.target.login.key:
+                raise self._unreadable(file, error) from error
+            self.tried.append(f"{file}: {error}")
+        return None
+
+    def _from_agent(self, file: Path) -> paramiko.PKey | None:
+        with suppress(OSError, IndexError):
+            public = file.with_name(f"{file.name}.pub").read_text().split()[1]
+            for key in self._held():
+                if key.get_base64() == public:
+                    return key
+        self.encrypted.append(file)
+        self.tried.append(f"{file}: encrypted, and not in the agent")
+        return None
+
+    def _unreadable(self, file: Path, error: Exception) -> Failed:
+        what = f"the key `{file}` cannot be read"
+        return Failed(Problem("ssh/key-unreadable", what, self.target.at, (str(error),), hint=f"ls -l {file}"))
+
+    def _refused(self) -> Failed:
+        if self.encrypted and len(self.encrypted) == len(self.tried):
+            what = f"the key `{self.encrypted[0]}` is encrypted, and no agent holds it"
+            hint = f"ssh-add {self.encrypted[0]}"
+            return Failed(Problem("ssh/key-encrypted", what, self.target.at, tuple(self.tried), hint=hint))
+        saw = tuple(self.tried) or ("no key to offer: no identity file exists, and no agent has one",)
+        what = f"`{self.target.login.host}` does not let `{self.target.user}` in"
+        hint = self.target.reproduce
+        return Failed(Problem("ssh/auth", what, self.target.at, saw, "", hint, ExitCode.UNREACHABLE))

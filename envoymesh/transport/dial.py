@@ -1,0 +1,92 @@
+"""Opens TCP connections, also from inside another network namespace of this box."""
+
+import ctypes
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+DEAD_PEER_S = 15
+"""A peer that has said nothing for this long, although it should have, is dead."""
+
+CLONE_NEWNET = 0x40000000
+
+
+def dial(address: str, port: int, *, deadline: float, namespace: Path | None = None) -> socket.socket:
+    """Connect to `address`, a name or an IP address, trying all that the name stands for.
+
+    Args:
+        address: where to.
+        port: which port.
+        deadline: when to give up, on the monotonic clock.
+        namespace: the network namespace to connect from, a path such as `/run/netns/x`.
+
+    Raises:
+        OSError: the name is not known, nothing answers, or the namespace cannot be entered.
+    """
+    if namespace is None:
+        return _connect(address, port, deadline)
+    return _inside(namespace, lambda: _connect(address, port, deadline))
+
+
+def _connect(address: str, port: int, deadline: float) -> socket.socket:
+    found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)
+    failed: OSError = TimeoutError("timed out")
+    for index, (family, kind, protocol, _, place) in enumerate(found):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            # What is left is shared out: a silent IPv6 address must not keep IPv4 from its turn.
+            connection.settimeout(max((deadline - time.monotonic()) / (len(found) - index), 0.001))
+            _watch_peer(connection)
+            connection.connect(place)
+        except OSError as error:
+            connection.close()
+            failed = error
+        else:
+            return connection
+    raise failed
+
+
+def _watch_peer(connection: socket.socket) -> None:
+    """Have the kernel notice a dead peer (SSH's own keepalive in Paramiko never does), and send at once."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, DEAD_PEER_S // 3)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, DEAD_PEER_S // 5)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_S * 1000)
+
+
+def _inside(namespace: Path, open_socket: Callable[[], socket.socket]) -> socket.socket:
+    """Run `open_socket` in a thread of its own that enters the namespace and ends with the call.
+
+    A socket stays in the namespace where it was made; the process' other threads never enter it.
+    """
+    opened: list[socket.socket] = []
+    failed: list[Exception] = []
+
+    def enter_and_open() -> None:
+        try:
+            _enter(namespace)
+            opened.append(open_socket())
+        except Exception as error:  # carried to the caller's thread
+            failed.append(error)
+
+    thread = threading.Thread(target=enter_and_open, name=f"dial in {namespace}")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return opened[0]
+
+
+def _enter(namespace: Path) -> None:
+    """Move the calling thread to a network namespace; `os.setns` came with Python 3.12."""
+    opened = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(opened, CLONE_NEWNET) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(namespace))
+    finally:
+        os.close(opened)

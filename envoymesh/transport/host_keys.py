@@ -1,0 +1,209 @@
+"""Host keys: known_hosts files read as OpenSSH reads them, and the decision about the key that a host shows."""
+
+import base64
+import binascii
+import fcntl
+import functools
+import hashlib
+import hmac
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import paramiko
+
+from envoymesh.problems import Failed, Problem
+from envoymesh.transport.openssh import Target, known_hosts_files
+
+
+@dataclass(frozen=True)
+class KnownKey:
+    """One line of a known_hosts file. `names` is its first field as written, `blob` the public key."""
+
+    file: Path
+    line: int
+    names: str
+    kind: str
+    blob: bytes
+    revoked: bool = False
+
+    def is_for(self, name: str) -> bool:
+        """Return whether the line speaks of `name`, `host` or `[host]:port`."""
+        patterns = self.names.split(",")
+        if any(p.startswith("!") and _matches(p[1:], name) for p in patterns):
+            return False
+        return any(_matches(p, name) for p in patterns)
+
+    def __str__(self) -> str:
+        return f"known {fingerprint(self.blob)} {self.kind} ({self.file}:{self.line})"
+
+
+class HostKeys:
+    """Decides about the key that one host shows; given to Paramiko as its policy for unknown keys.
+
+    Paramiko itself is given no known keys: it knows no patterns and no `@revoked`, and would ask the server
+    for the first known type only.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._files = known_hosts_files(target.login)
+        self.verified = False
+
+    def order(self, types: Sequence[str]) -> tuple[str, ...]:
+        """Return the host key algorithms with those first whose keys are known."""
+        kinds = {key.kind for key in known_keys(self._files, self._target.known_as)}
+        return tuple(sorted(types, key=lambda algorithm: _kind(algorithm) not in kinds))
+
+    def missing_host_key(self, _client: object, _name: str, key: paramiko.PKey) -> None:
+        """Accept `key`, or raise.
+
+        Raises:
+            Failed: the key is not the known one, is revoked, or is unknown and the login is strict.
+        """
+        name, blob = self._target.known_as, key.asbytes()
+        if not self._is_known(known_keys(self._files, name), key):
+            if self._target.login.host_keys != "accept-new":
+                raise self._unknown(key)
+            with _appending(self._files[0]) as file:
+                # Another process may have met the same host since.
+                if not self._is_known(known_keys(self._files, name), key):
+                    _append(file, f"{name} {key.get_name()} {base64.b64encode(blob).decode()}")
+        self.verified = True
+
+    def _is_known(self, known: Sequence[KnownKey], key: paramiko.PKey) -> bool:
+        same = [entry for entry in known if entry.blob == key.asbytes()]
+        if any(entry.revoked for entry in same):
+            raise self._revoked(same)
+        valid = [entry for entry in known if not entry.revoked]
+        if valid and not same:
+            raise self._changed(valid, key)
+        return bool(same)
+
+    def _changed(self, known: Sequence[KnownKey], key: paramiko.PKey) -> Failed:
+        entry = next((e for e in known if e.kind == key.get_name()), known[0])
+        return Failed(
+            Problem(
+                "ssh/host-key-changed",
+                f"`{self._target.known_as}` shows another host key than the known one",
+                self._target.at,
+                (str(entry), _shown(key)),
+                "nothing was sent: the connection was ended before the login",
+                f"{_compare(key)}\n"
+                "another key there, or no way to look: somebody may be between you and the host; do not log in\n"
+                f"the same key there, and you know why it changed: remove line {entry.line} of {entry.file}",
+            )
+        )
+
+    def _revoked(self, same: Sequence[KnownKey]) -> Failed:
+        return Failed(
+            Problem(
+                "ssh/host-key-revoked",
+                f"`{self._target.known_as}` shows a host key that is marked as revoked",
+                self._target.at,
+                tuple(map(str, same)),
+                "nothing was sent: the connection was ended before the login",
+                "give the host a new key (ssh-keygen -A) from its console; a revoked key may be in wrong hands",
+            )
+        )
+
+    def _unknown(self, key: paramiko.PKey) -> Failed:
+        line = f"{self._target.known_as} {key.get_name()} {base64.b64encode(key.asbytes()).decode()}"
+        return Failed(
+            Problem(
+                "ssh/host-key-unknown",
+                f"the host key of `{self._target.known_as}` is not known, and the login is strict",
+                self._target.at,
+                (_shown(key), f"not in {', '.join(map(str, self._files))}"),
+                "nothing was sent: the connection was ended before the login",
+                f"{_compare(key)}\nthe same key there: echo '{line}' >> {self._files[0]}",
+            )
+        )
+
+
+def known_keys(files: Sequence[Path], name: str) -> list[KnownKey]:
+    """Return what the files that exist say about `name`."""
+    return [key for file in files for key in _read(file) if key.is_for(name)]
+
+
+def fingerprint(blob: bytes) -> str:
+    """Return the fingerprint of a public key as OpenSSH prints it."""
+    return f"SHA256:{base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip('=')}"
+
+
+def _read(file: Path) -> Sequence[KnownKey]:
+    try:
+        status = file.stat()
+        return _parsed(file, status.st_mtime_ns, status.st_size)
+    except OSError:
+        return ()
+
+
+@functools.lru_cache(maxsize=16)
+def _parsed(file: Path, _changed: int, _size: int) -> Sequence[KnownKey]:
+    """Read a file once per version of it: with hundreds of hosts a long file would be read as often."""
+    lines = file.read_text(errors="replace").splitlines()
+    return tuple(key for number, line in enumerate(lines, 1) if (key := _parse(file, number, line)))
+
+
+def _parse(file: Path, number: int, line: str) -> KnownKey | None:
+    """Return the key of a line; None for comments, damaged lines and certificate authorities (not supported)."""
+    fields = line.split()
+    marker = fields.pop(0) if line.startswith("@") else ""
+    if len(fields) < 3 or line.startswith("#") or marker not in ("", "@revoked"):
+        return None
+    try:
+        blob = base64.b64decode(fields[2], validate=True)
+    except binascii.Error:
+        return None
+    return KnownKey(file, number, fields[0], fields[1], blob, revoked=bool(marker))
+
+
+def _matches(pattern: str, name: str) -> bool:
+    if pattern.startswith("|1|"):
+        return _hashed(pattern, name)
+    return fnmatchcase(name.lower(), pattern.lower().replace("[", "[[]"))
+
+
+def _hashed(pattern: str, name: str) -> bool:
+    try:
+        salt, digest = (base64.b64decode(part, validate=True) for part in pattern[3:].split("|"))
+    except ValueError:
+        return False
+    return hmac.compare_digest(digest, hmac.digest(salt, name.lower().encode(), "sha1"))
+
+
+def _kind(algorithm: str) -> str:
+    """Return the type of key that a host key algorithm uses."""
+    return "ssh-rsa" if algorithm.startswith("rsa-sha2-") else algorithm
+
+
+def _shown(key: paramiko.PKey) -> str:
+    return f"shown {fingerprint(key.asbytes())} {key.get_name()}"
+
+
+def _compare(key: paramiko.PKey) -> str:
+    kind = key.get_name().removeprefix("ssh-").partition("-")[0]
+    return f"compare on the host's console: ssh-keygen -lf /etc/ssh/ssh_host_{kind}_key.pub"
+
+
+@contextmanager
+def _appending(file: Path) -> Iterator[int]:
+    """Open the file to append to while no other process does; made, with its directory, where missing."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    opened = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield opened
+    finally:
+        os.close(opened)
+
+
+def _append(file: int, line: str) -> None:
+    """Append a line in one write, which a reader sees wholly or not at all."""
+    size = os.fstat(file).st_size
+    unfinished = size > 0 and os.pread(file, 1, size - 1) != b"\n"
+    os.write(file, f"{chr(10) if unfinished else ''}{line}\n".encode())

@@ -1,0 +1,198 @@
+"""What OpenSSH would do: `~/.ssh/config` resolved by `ssh -G`, and the command line that logs in the same way."""
+
+import getpass
+import os
+import pwd
+import shlex
+import subprocess
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from envoymesh.problems import ExitCode, Failed, Problem
+from envoymesh.transport.login import Login
+
+DEFAULT_IDENTITIES = ("id_ed25519", "id_ecdsa", "id_rsa")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A login with every setting known.
+
+    Attributes:
+        login: what it was made from.
+        address: name or IP address to connect to.
+        port: its port.
+        user: who logs in.
+        identities: private key files, the first to be tried first; those that do not exist are passed over.
+        only_identities: whether the agent's other keys are not to be tried.
+        jump: the jump hosts as for `ssh -J`, or None.
+    """
+
+    login: Login
+    address: str
+    port: int
+    user: str
+    identities: tuple[Path, ...]
+    only_identities: bool
+    jump: str | None
+
+    @property
+    def at(self) -> str:
+        """Where problems say they are."""
+        return f"{self.login.host} {self.user}@{self.address}:{self.port}"
+
+    @property
+    def known_as(self) -> str:
+        """The name that known_hosts files have for it."""
+        return self.address if self.port == 22 else f"[{self.address}]:{self.port}"
+
+    @property
+    def reproduce(self) -> str:
+        """A hint: the OpenSSH command that does the same and says more."""
+        return f"see what OpenSSH says: {shlex.join([*ssh_command(self.login), '-v', 'true'])}"
+
+    def unreachable(self, what: str, *saw: str, code: str = "ssh/unreachable", now: str = "") -> Failed:
+        """Return the failure of a host that cannot be worked with now."""
+        return Failed(Problem(code, what, self.at, saw, now, self.reproduce, ExitCode.UNREACHABLE))
+
+
+def resolve(login: Login) -> Target:
+    """Fill in what `login` leaves open, from `~/.ssh/config` and OpenSSH's defaults.
+
+    Raises:
+        Failed: OpenSSH does not accept the configuration.
+    """
+    said = _configured(login)
+    jump = login.jump or next(iter(said.get("proxyjump", [])), "none")
+    return Target(
+        login=login,
+        address=said["hostname"][0] if "hostname" in said else login.address,
+        port=login.port or int(said["port"][0] if "port" in said else 22),
+        user=login.user or (said["user"][0] if "user" in said else getpass.getuser()),
+        identities=(login.key,) if login.key else _identities(said),
+        only_identities=login.key is not None or said.get("identitiesonly") == ["yes"],
+        jump=None if jump == "none" or _is_self(jump, login) else jump,
+    )
+
+
+def jump_target(target: Target) -> Target:
+    """Return the last jump host of `target`; it is reached through those before it, as `ssh -J a,b` does.
+
+    It logs in as OpenSSH would, but the host's own key is tried first.
+    """
+    jumped = resolve(_jump_login(target.login, target.jump or ""))
+    own = (target.login.key,) if target.login.key else ()
+    return replace(jumped, identities=(*own, *jumped.identities))
+
+
+def ssh_command(login: Login) -> list[str]:
+    """Return the OpenSSH command that logs in as `login` says; append options or a remote command to it."""
+    enter = ["nsenter", f"--net={login.namespace}"] if login.namespace else []
+    only_key = ["-o", "IdentitiesOnly=yes"] if login.key else []
+    return [*enter, "ssh", *only_key, *_options(login), _destination(login)]
+
+
+def known_hosts_files(login: Login) -> list[Path]:
+    """Return the files whose host keys are trusted, the mesh's own first.
+
+    In a namespace an address may be someone else's than on this box: only the mesh's file speaks of it.
+    """
+    theirs = [Path.home() / ".ssh/known_hosts", Path("/etc/ssh/ssh_known_hosts")]
+    return [login.known_hosts.absolute(), *([] if login.namespace else theirs)]
+
+
+def _configured(login: Login) -> Mapping[str, list[str]]:
+    """Ask `ssh -G`, which knows Include and Match; an empty answer when nothing is open or there is no ssh."""
+    if login.namespace or None not in (login.user, login.port, login.key, login.jump):
+        return {}
+    command = ["ssh", *_config_file(), "-G", *_given(login), "--", login.address]
+    try:
+        ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False)
+    except FileNotFoundError:
+        return {}
+    if ran.returncode != 0:
+        saw = tuple(ran.stderr.splitlines())
+        what = f"OpenSSH does not accept its configuration for `{login.address}`"
+        raise Failed(Problem("ssh/config", what, login.host, saw, hint=shlex.join(command)))
+    said = defaultdict(list)
+    for line in ran.stdout.splitlines():
+        word, _, value = line.partition(" ")
+        said[word].append(value)
+    return said
+
+
+def _given(login: Login) -> list[str]:
+    """Return user and port as options, so that Match blocks see them."""
+    user = ["-l", login.user] if login.user else []
+    return [*user, *(["-p", str(login.port)] if login.port else [])]
+
+
+def _config_file() -> list[str]:
+    """Return `-F` where $HOME is not the home that OpenSSH takes from the user database."""
+    config = Path.home() / ".ssh/config"
+    elsewhere = Path.home() != Path(pwd.getpwuid(os.getuid()).pw_dir)
+    return ["-F", str(config)] if elsewhere and config.exists() else []
+
+
+def _identities(said: Mapping[str, list[str]]) -> tuple[Path, ...]:
+    files = said.get("identityfile") or [f"~/.ssh/{name}" for name in DEFAULT_IDENTITIES]
+    return tuple(Path(file.replace("%d", "~")).expanduser() for file in files)
+
+
+def _is_self(jump: str, login: Login) -> bool:
+    """Return whether the last hop is the host itself, as `Host *` with a ProxyJump makes it."""
+    return _hop(jump.rpartition(",")[2])[1] == login.address
+
+
+def _hop(text: str) -> tuple[str | None, str, int | None]:
+    """Split `user@host:port` or `ssh://user@host:port` into user, host and port."""
+    parts = urlsplit(text if "://" in text else f"//{text}")
+    return parts.username, parts.hostname or "", parts.port
+
+
+def _jump_login(login: Login, jump: str) -> Login:
+    before, _, last = jump.rpartition(",")
+    user, address, port = _hop(last)
+    return Login(
+        host=f"jump host {address}",
+        address=address,
+        known_hosts=login.known_hosts,
+        port=port,
+        user=user,
+        jump=before or None,
+        host_keys=login.host_keys,
+        namespace=login.namespace,
+    )
+
+
+def _destination(login: Login) -> str:
+    return f"{login.user}@{login.address}" if login.user else login.address
+
+
+def _options(login: Login) -> list[str]:
+    known = " ".join(f'"{file}"' for file in known_hosts_files(login)).replace("%", "%%")
+    checking = "yes" if login.host_keys == "strict" else "accept-new"
+    options = [
+        *_config_file(),
+        *(["-i", str(login.key)] if login.key else []),
+        *(["-p", str(login.port)] if login.port else []),
+        *("-o", f"UserKnownHostsFile={known}"),
+        *("-o", f"StrictHostKeyChecking={checking}"),
+    ]
+    return [*options, *_through(login)]
+
+
+def _through(login: Login) -> Sequence[str]:
+    """Return the options for an explicit jump host.
+
+    `-J` would not hand on the key and the known hosts file, so the jump is a ProxyCommand of our own.
+    """
+    if login.jump in (None, "none"):
+        return ["-J", "none"] if login.jump else []
+    jump = replace(_jump_login(login, login.jump or ""), key=login.key)
+    command = ["ssh", *_options(jump), _destination(jump)]
+    escaped = [argument.replace("%", "%%") for argument in command]
+    return ["-o", f"ProxyCommand={shlex.join([*escaped[:-1], '-W', '[%h]:%p', escaped[-1]])}"]

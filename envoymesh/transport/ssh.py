@@ -1,0 +1,387 @@
+"""Sessions: one connection to one host, over which scripts run and sockets reach what the host can reach."""
+
+import logging
+import random
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import fabric
+import paramiko
+from paramiko.ssh_exception import ChannelException, IncompatiblePeer
+
+from envoymesh.problems import Failed, Problem
+from envoymesh.transport import remote
+from envoymesh.transport.auth import KeyLogin
+from envoymesh.transport.dial import dial
+from envoymesh.transport.gateways import Gateways
+from envoymesh.transport.host_keys import HostKeys
+from envoymesh.transport.login import Login
+from envoymesh.transport.openssh import Target, resolve, ssh_command
+from envoymesh.transport.pump import pumped
+
+__all__ = ["Executed", "Session", "connect", "ssh_command"]
+
+SLICE = 256 * 1024
+"""Bytes handed to Paramiko at a time: its `sendall` copies what is left for every packet that it sends."""
+
+STARTS = 3
+"""How often a connection is started when the host drops it at once, as sshd does above its MaxStartups."""
+
+SLOW_KEX = (
+    "diffie-hellman-group16-sha512",
+    "diffie-hellman-group-exchange-sha256",
+    "diffie-hellman-group14-sha256",
+)
+"""Key exchanges that cost 100 ms of processor time per connection; OpenSSH 6.5 and newer has better ones."""
+
+# Without a handler of its own, Python prints Paramiko's errors on the terminal.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What a script left: its exit status (128 + the signal's number where one killed it) and its output."""
+
+    exit_status: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Session:
+    """One connection to one host. Close it, or use it as a context manager.
+
+    Attributes:
+        login: what it was opened with.
+        executions: how many scripts it has run, or begun to.
+    """
+
+    def __init__(self, target: Target, connection: fabric.Connection, resources: ExitStack) -> None:
+        self.login = target.login
+        self.executions = 0
+        self._target = target
+        self._connection = connection
+        self._transport: paramiko.Transport = connection.transport
+        self._resources = resources
+
+    @property
+    def connection(self) -> fabric.Connection:
+        """The Fabric connection beneath, for use as a gateway."""
+        return self._connection
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection still stands, as far as is known."""
+        return self._transport.is_active()
+
+    def exec(
+        self,
+        script: str,
+        *,
+        stdin: Iterable[bytes] = (),
+        on_line: Callable[[str], None] | None = None,
+        timeout_s: float,
+        as_root: bool = True,
+    ) -> Executed:
+        """Run a bash script on the host: one channel, one request.
+
+        Args:
+            script: bash text, at most 120 KiB; what is longer belongs into `stdin`.
+            stdin: what the script reads, in pieces of any size.
+            on_line: called with each complete line of the script's standard output, as it arrives.
+            timeout_s: after this many seconds the connection is ended; the script on the host is not.
+            as_root: run as root, by way of `sudo -n` for a login that is not root.
+
+        Raises:
+            Failed: the connection was lost (`ssh/lost`), the time is over (`ssh/timeout`), or sudo asks for a
+                password (`ssh/sudo-password`). A script that fails does not raise.
+            ValueError: the script is too long.
+        """
+        sudo = as_root and self._target.user != "root"
+        command = remote.command(script, sudo=sudo)
+        self.executions += 1
+        run = _Run(self._target, self._transport, remote.Output(on_line), timeout_s)
+        status = run.run(command, stdin)
+        output = run.output
+        if not output.started:
+            raise remote.not_started(self._target, status, bytes(output.stderr), sudo=sudo)
+        return Executed(status, bytes(output.stdout), bytes(output.stderr))
+
+    def forward(self, address: str, port: int) -> socket.socket:
+        """Return a socket to `address:port` as seen from the host. Closing it, or the session, ends it.
+
+        Raises:
+            Failed: the host cannot reach it or does not forward (`ssh/forward`), or the connection was lost.
+        """
+        try:
+            channel = self._transport.open_channel("direct-tcpip", (address, port), ("127.0.0.1", 0))
+        except ChannelException as error:
+            what = f"`{self.login.host}` does not connect to `{address}:{port}`"
+            raise Failed(Problem("ssh/forward", what, self._target.at, (error.text,))) from error
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise _lost(self._target, error) from error
+        return pumped(channel)
+
+    def close(self) -> None:
+        """End the connection and all that runs over it. Idempotent."""
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def connect(login: Login, *, timeout_s: float = 10) -> Session:
+    """Log in.
+
+    Args:
+        login: where to and as whom.
+        timeout_s: how long all of it may take, jump hosts apart.
+
+    Raises:
+        Failed: `ssh/unreachable`, `ssh/auth`, `ssh/host-key-…`, `ssh/key-…`; nothing was sent to the host.
+    """
+    return _connect(resolve(login), timeout_s)
+
+
+def _connect(target: Target, timeout_s: float) -> Session:
+    with ExitStack() as resources:
+        jump = resources.enter_context(_GATEWAYS.through(target, timeout_s)) if target.jump else None
+        start = _Start(target, jump, timeout_s, time.monotonic() + timeout_s)
+        connection = start.connection()
+        resources.callback(_discard, connection)
+        return Session(target, connection, resources.pop_all())
+
+
+_GATEWAYS = Gateways(_connect)
+
+
+class _Dropped(Exception):  # noqa: N818 - an outcome that is tried again
+    """The host ended the connection before it showed its key."""
+
+
+@dataclass
+class _Start:
+    """The start of a connection: host key, then login, all before the deadline (monotonic clock)."""
+
+    target: Target
+    jump: Session | None
+    timeout_s: float
+    deadline: float
+
+    def connection(self) -> fabric.Connection:
+        """Return an open connection, started again when the host drops it at once."""
+        for _ in range(STARTS - 1):
+            with suppress(_Dropped):
+                return self._open()
+            time.sleep(random.uniform(0.05, 0.5))  # noqa: S311 - spreads starts, nothing secret
+        try:
+            return self._open()
+        except _Dropped as error:
+            what = f"`{self.target.login.host}` drops every connection"
+            raise self.target.unreachable(what, str(error)) from error
+
+    def _open(self) -> fabric.Connection:
+        host_keys = HostKeys(self.target)
+        connection = self._prepared(host_keys)
+        try:
+            connection.open()
+        except BaseException as error:
+            _discard(connection)
+            if isinstance(error, paramiko.SSHException | EOFError | OSError):
+                raise self._failure(error, host_keys) from error
+            raise
+        return connection
+
+    def _prepared(self, host_keys: HostKeys) -> fabric.Connection:
+        """Make a connection that takes nothing from Fabric's files: all of it is in the target."""
+        socket_ = {} if self.jump else {"sock": self._dial()}
+        connection = fabric.Connection(
+            self.target.address,
+            user=self.target.user,
+            port=self.target.port,
+            config=fabric.Config(ssh_config=paramiko.SSHConfig(), lazy=True),
+            gateway=self.jump.connection if self.jump else None,
+            connect_kwargs={
+                **socket_,
+                **self._limits(),
+                "auth_strategy": KeyLogin(self.target),
+                "transport_factory": lambda sock, **_: self._transport(sock, host_keys),
+            },
+        )
+        # Fabric's own policy accepts every key.
+        connection.client.set_missing_host_key_policy(host_keys)
+        return connection
+
+    def _limits(self) -> dict[str, object]:
+        left = max(self.deadline - time.monotonic(), 0.1)
+        names = ("timeout", "banner_timeout", "auth_timeout")
+        return {**dict.fromkeys(names, left), "channel_timeout": self.timeout_s}
+
+    def _transport(self, sock: socket.socket, host_keys: HostKeys) -> paramiko.Transport:
+        transport = paramiko.Transport(sock, disabled_algorithms={"kex": SLOW_KEX})
+        transport.handshake_timeout = max(self.deadline - time.monotonic(), 0.1)
+        options = transport.get_security_options()
+        options.key_types = host_keys.order(options.key_types)
+        return transport
+
+    def _dial(self) -> socket.socket:
+        target = self.target
+        try:
+            return dial(target.address, target.port, deadline=self.deadline, namespace=target.login.namespace)
+        except OSError as error:
+            what = f"`{target.login.host}` cannot be reached at {target.address} port {target.port}"
+            raise target.unreachable(what, str(error)) from error
+
+    def _failure(self, error: Exception, host_keys: HostKeys) -> Exception:
+        host, saw = self.target.login.host, str(error) or type(error).__name__
+        if time.monotonic() > self.deadline - 0.2:
+            return self.target.unreachable(f"`{host}` did not answer within {self.timeout_s:g} s", saw)
+        if isinstance(error, ChannelException):
+            return self.target.unreachable(f"the jump host does not connect to `{host}`", saw)
+        if isinstance(error, IncompatiblePeer):
+            return self.target.unreachable(f"`{host}` and this tool have no algorithm in common", saw)
+        if host_keys.verified:
+            return self.target.unreachable(f"`{host}` ended the connection during the login", saw)
+        return _Dropped(saw)
+
+
+@dataclass
+class _Run:
+    """One execution: feeds stdin from a thread, drains both outputs together, ends all when the time is over."""
+
+    target: Target
+    transport: paramiko.Transport
+    output: remote.Output
+    timeout_s: float
+    over: threading.Event = field(default_factory=threading.Event)
+    callers: list[Exception] = field(default_factory=list)
+    """What the caller's own stdin or on_line raised; not to be taken for a failing connection."""
+
+    def run(self, command: str, stdin: Iterable[bytes]) -> int:
+        """Run the command to its end and return its exit status."""
+        try:
+            with closing(self.transport.open_session(timeout=self.timeout_s)) as channel:
+                watchdog = threading.Timer(self.timeout_s, self._give_up, [channel])
+                watchdog.daemon = True
+                watchdog.start()
+                try:
+                    return self._run(channel, command, stdin)
+                finally:
+                    watchdog.cancel()
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise self._failure(error) from error
+
+    def _run(self, channel: paramiko.Channel, command: str, stdin: Iterable[bytes]) -> int:
+        ready = select.poll()
+        ready.register(channel.fileno(), select.POLLIN)
+        channel.exec_command(command)
+        feeder = threading.Thread(target=self._feed, args=[channel, stdin], name="stdin", daemon=True)
+        feeder.start()
+        try:
+            while not self._drained(channel):
+                ready.poll()
+            status = channel.recv_exit_status()
+        finally:
+            channel.close()
+            feeder.join()
+        if status < 0 or self.callers:
+            raise EOFError("killed by a signal" if channel.eof_received else "no exit status came")
+        return status
+
+    def _drained(self, channel: paramiko.Channel) -> bool:
+        """Take what has arrived; return whether nothing more can come."""
+        ended = channel.eof_received or channel.closed
+        while channel.recv_ready():
+            self._take(channel.recv(SLICE))
+        while channel.recv_stderr_ready():
+            self.output.stderr += channel.recv_stderr(SLICE)
+        return bool(ended)
+
+    def _take(self, data: bytes) -> None:
+        try:
+            self.output.take(data)
+        except Exception as error:
+            self.callers.append(error)
+            raise EOFError from error
+
+    def _feed(self, channel: paramiko.Channel, stdin: Iterable[bytes]) -> None:
+        try:
+            for block in stdin:
+                for start in range(0, len(block), SLICE):
+                    if not _sent(channel, block[start : start + SLICE]):
+                        return
+        except Exception as error:
+            self.callers.append(error)
+            self.transport.close()
+        else:
+            with suppress(OSError, EOFError, paramiko.SSHException):
+                channel.shutdown_write()
+
+    def _give_up(self, channel: paramiko.Channel) -> None:
+        """End the connection, which wakes all that waits for it; a stuck channel could not even be closed."""
+        self.over.set()
+        self.transport.close()
+        # Paramiko misses the end of a connection that comes just before it waits for an answer.
+        channel.event.set()
+
+    def _failure(self, error: Exception) -> Exception:
+        if self.callers:
+            return self.callers[0]
+        last = tuple(bytes(self.output.stdout + self.output.stderr)[-2000:].decode(errors="replace").splitlines())
+        host = self.target.login.host
+        if self.over.is_set():
+            what = f"the script on `{host}` did not end within {self.timeout_s:g} s"
+            now = "the connection is closed; the script may still be running on the host"
+            return Failed(Problem("ssh/timeout", what, self.target.at, last[-5:], now))
+        if isinstance(error, ChannelException):
+            what = f"`{host}` refuses another session (MaxSessions in its sshd_config)"
+            return Failed(Problem("ssh/sessions", what, self.target.at, (error.text,)))
+        return _lost(self.target, error, *last[-5:])
+
+
+def _sent(channel: paramiko.Channel, piece: bytes) -> bool:
+    """Send, and return whether it went out: a script may end without reading all."""
+    try:
+        channel.sendall(piece)
+    except (OSError, EOFError, paramiko.SSHException):
+        return False
+    return True
+
+
+def _lost(target: Target, error: Exception, *saw: str) -> Failed:
+    what = f"the connection to `{target.login.host}` was lost"
+    now = "what ran on the host may have been done wholly, in part, or not at all"
+    return target.unreachable(what, *saw, str(error) or type(error).__name__, code="ssh/lost", now=now)
+
+
+def _discard(connection: fabric.Connection) -> None:
+    """Close a connection that may not be open; Fabric's `close` leaves one that failed to open."""
+    transport = connection.client.get_transport()
+    if transport is not None:
+        _end(transport)
+    elif "sock" in connection.connect_kwargs:
+        connection.connect_kwargs["sock"].close()
+
+
+def _end(transport: paramiko.Transport) -> None:
+    """Close a transport and wait for its thread. Idempotent."""
+    # A timer of the handshake would outlive a start that failed, and hold up the end of the process.
+    transport.packetizer.complete_handshake()
+    if isinstance(transport.sock, socket.socket):
+        with suppress(OSError):
+            transport.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread, which else looks every 0.1 s
+    transport.close()
+    transport.sock.close()
+    if transport.is_alive() and transport is not threading.current_thread():
+        transport.join(timeout=2)
