@@ -102,9 +102,7 @@ def _half_done(done: Path) -> Iterator[tuple[Path | None, int]]:
     """
     work = done.parent.with_name(f".{done.parent.name}.building")
     done.parent.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(
-        done.parent.with_name(f".{done.parent.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
-    )
+    lock = os.open(done.parent.with_name(f".{done.parent.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if done.exists():
