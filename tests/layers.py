@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import pytest
+
+from envoymesh.machines import cgroup, nspawn
 from envoymesh.problems import Failed, Problem, did_you_mean
 
 ROOT = Path(__file__).parent.parent
@@ -26,7 +29,7 @@ class Layer:
         folders: below `tests/`, in the order of the run.
         timeout_s: for one test with its fixtures; generous, so that it ends a hang and nothing else.
         tools: commands that must be installed.
-        makes_machines: needs root, and namespaces that root can make.
+        makes_machines: needs root, with the right to make namespaces and control groups.
     """
 
     folders: tuple[str, ...]
@@ -38,12 +41,12 @@ class Layer:
         """Return why this box cannot run the layer, as a short phrase, or an empty string."""
         absent = [tool for tool in self.tools if shutil.which(tool) is None]
         reasons = [f"not found: {', '.join(absent)}"] if absent else []
-        if self.makes_machines and not _makes_namespaces():
-            reasons.append("needs root, with the right to make namespaces")
+        if self.makes_machines and not _may_make_machines():
+            reasons.append("needs root, with the right to make namespaces and control groups (cgroup2)")
         return "; ".join(reasons)
 
 
-NSPAWN = ("ip", "nsenter", "systemd-nspawn", "systemd-socket-activate", "mmdebstrap", "ssh", "sshd", "nft")
+NSPAWN = (*nspawn.TOOLS, "curl", "ssh", "sshd", "nft")
 LIBVIRT = ("vagrant", "libvirtd", "virsh", "qemu-system-x86_64", "qemu-img", "mke2fs", "dnsmasq", "mmdebstrap")
 
 LAYERS: Mapping[str, Layer] = {
@@ -81,8 +84,8 @@ def run_tests(layers: Sequence[str] = ()) -> int:
     _refuse_unknown(chosen)
     for name in chosen:
         print(f"{name + ':':9}{_outlook(missing(name))}")
-    command = [sys.executable, "-m", "pytest", "--durations=15", "-m", " or ".join(chosen)]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    sys.stdout.flush()
+    return int(pytest.main([str(ROOT / "tests"), "--durations=15", "-m", " or ".join(chosen)]))
 
 
 def _outlook(reason: str) -> str:
@@ -106,8 +109,8 @@ def _refuse_unknown(names: Sequence[str]) -> None:
         raise Failed(*problems)
 
 
-def _makes_namespaces() -> bool:
-    if os.geteuid() != 0:
+def _may_make_machines() -> bool:
+    if os.geteuid() != 0 or cgroup.hierarchy() is None:
         return False
     probe = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, check=False)
     return probe.returncode == 0
