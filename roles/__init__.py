@@ -1,1 +1,40 @@
 """What a host must have: one pure function (host, mesh, …) → resources per role."""
+
+from envoymesh.model.mesh import Host, HostName, Mesh
+from envoymesh.model.secrets import Secrets
+from envoymesh.problems import Failed, Problem, did_you_mean
+from envoymesh.releases import RELEASES
+from envoymesh.resources import Resource
+from roles import common, edge, service, sidecar
+
+
+def desired(mesh: Mesh, secrets: Secrets) -> dict[HostName, tuple[Resource, ...]]:
+    """Return what every host must have, in the order in which it is to be made.
+
+    Raises:
+        Failed: the inventory asks for a release of Envoy that is not pinned.
+    """
+    if mesh.envoy_version not in RELEASES:
+        raise Failed(_unknown_version(mesh.envoy_version))
+    return {host.name: (*common.resources(mesh), *_of_role(host, mesh, secrets)) for host in mesh.hosts.values()}
+
+
+def _of_role(host: Host, mesh: Mesh, secrets: Secrets) -> list[Resource]:
+    if host.service is None:
+        return edge.resources(host, mesh, secrets.front[host.name])
+    its_service = mesh.services[host.service]
+    return [*service.resources(host, its_service), *sidecar.resources(host, mesh, its_service)]
+
+
+def _unknown_version(version: str) -> Problem:
+    return Problem(
+        code="envoy/unknown-version",
+        what=f"there is no pinned build of Envoy {version}",
+        at="inventory.yaml  envoy.version",
+        saw=(f"pinned: {', '.join(RELEASES)}",),
+        now="nothing was changed",
+        hint=did_you_mean(version, RELEASES) or f"use {next(iter(RELEASES))}",
+    )
+
+
+__all__ = ["desired"]

@@ -1,0 +1,54 @@
+"""Templates: Jinja2 with nothing undefined, and YAML read back."""
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from ruamel.yaml import YAML
+
+TEMPLATES = Path(__file__).parent.parent / "templates"
+
+
+@lru_cache(maxsize=1)
+def environment() -> Environment:
+    """Return the environment of the project's templates: an undefined name is an error, blocks leave no blank lines.
+
+    Values go into YAML by the filter `tojson`, so that no value can become structure.
+    """
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - YAML and unit files, no HTML
+    )
+    made.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    return made
+
+
+def render(template: str, **values: Any) -> str:
+    """Return the text of `template` (a path inside templates/)."""
+    return environment().get_template(template).render(**values)
+
+
+def stamped(resources: str) -> tuple[str, str]:
+    """Return an xDS file made of the YAML list `resources`, and the version that it carries: its content's hash.
+
+    Envoy reports the version of what it has loaded, which is how a push is confirmed.
+    """
+    version = hashlib.sha256(resources.encode()).hexdigest()[:16]
+    return f'version_info: "{version}"\n{resources}', version
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> str:
+    return json.dumps(YAML(typ="safe", pure=True).load(text))
+
+
+def parsed(text: str) -> Any:
+    """Return the data in a YAML document; the same text is parsed once, and every caller has its own copy."""
+    return json.loads(_parsed(text))

@@ -1,0 +1,165 @@
+"""What the hosts of every role have, and what a front and a sidecar have in common: one Envoy process."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from envoymesh.model.mesh import Host, Mesh
+from envoymesh.model.ports import ADMIN_PORT
+from envoymesh.releases import RELEASES
+from envoymesh.render import parsed, render, stamped
+from envoymesh.resources import (
+    Artifact,
+    Directory,
+    EnvoyBinary,
+    File,
+    Probe,
+    Resource,
+    Unit,
+    User,
+    Validation,
+)
+from envoymesh.validation import static_bootstrap
+
+CONFIG = "/etc/envoymesh"
+PROGRAMS = "/opt/envoymesh"
+
+OPEN_FILES = 65536
+"""Hard limit of open files of every unit; Envoy lifts its own soft limit to it."""
+
+CONNECTIONS = 20000
+"""Clients that one Envoy takes at a time: under half of `OPEN_FILES`, since each may need one more upstream."""
+
+
+@dataclass(frozen=True)
+class Xds:
+    """An xDS file before it is stamped.
+
+    `name` is its path inside the process's folder, `resources` its YAML text from the line `resources:` on,
+    `stat` the name of Envoy's text stat that tells the version loaded.
+    """
+
+    name: str
+    resources: str
+    stat: str
+    secret: bool = False
+
+
+@dataclass(frozen=True)
+class Process:
+    """An Envoy process of a host: its name (`front`, `sidecar`), where Envoy counts it, and what it may use.
+
+    `base_id` keeps the shared memory of two Envoys on one host apart; `after` names units that start before.
+    """
+
+    name: str
+    cluster: str
+    base_id: int
+    workers: int
+    heap_bytes: int
+    after: str = ""
+    capabilities: str = ""
+
+    @property
+    def user(self) -> str:
+        """The system user that it runs as."""
+        return f"envoymesh-{self.name}"
+
+    @property
+    def folder(self) -> str:
+        """Where its files are."""
+        return f"{CONFIG}/{self.name}"
+
+
+def resources(mesh: Mesh) -> list[Resource]:
+    """Return what every host has: the folders and Envoy itself, side by side by version."""
+    binary = PurePosixPath(envoy_path(mesh))
+    sha256 = {machine: build.binary for machine, build in RELEASES[mesh.envoy_version].items()}
+    return [
+        *(Directory(path) for path in (CONFIG, PROGRAMS, str(binary.parent.parent), str(binary.parent))),
+        Artifact(str(binary), EnvoyBinary(mesh.envoy_version, sha256)),
+    ]
+
+
+def envoy_path(mesh: Mesh) -> str:
+    """Return the path of the mesh's Envoy on a host."""
+    return f"{PROGRAMS}/envoy/{mesh.envoy_version}/envoy"
+
+
+def process_resources(process: Process, host: Host, mesh: Mesh, files: Sequence[Xds]) -> list[Resource]:
+    """Return what `process` needs, from its user to its running unit.
+
+    Args:
+        process: which Envoy.
+        host: the host that it runs on.
+        mesh: the inventory.
+        files: its xDS files, in the order in which they are to be replaced: what is referred to comes first.
+    """
+    bootstrap = render(
+        f"{process.name}/bootstrap.yaml.j2",
+        folder=process.folder,
+        admin_port=ADMIN_PORT,
+        heap_bytes=process.heap_bytes,
+        connections=CONNECTIONS,
+    )
+    versioned = [(file, *stamped(file.resources)) for file in files]
+    config = [
+        *(_xds_file(process, file, text) for file, text, _ in versioned),
+        File(f"{process.folder}/bootstrap.yaml", bootstrap.encode()),
+    ]
+    return [
+        User(process.user),
+        *(Directory(path) for path in sorted({str(PurePosixPath(f.path).parent) for f in config})),
+        *config,
+        _validation(process, mesh, config),
+        *_unit(process, host, mesh, bootstrap, {file.stat: version for file, _, version in versioned}),
+    ]
+
+
+def _xds_file(process: Process, file: Xds, text: str) -> File:
+    path = f"{process.folder}/{file.name}"
+    if file.secret:
+        return File(path, text.encode(), group=process.user, mode=0o640, secret=True)
+    return File(path, text.encode())
+
+
+def _validation(process: Process, mesh: Mesh, config: Sequence[File]) -> Validation:
+    """Return that the Envoy which is to run `config` accepts it, as the user that it runs as."""
+    *files, bootstrap = config
+    static = static_bootstrap(parsed(bootstrap.content.decode()), {f.path: parsed(f.content.decode()) for f in files})
+    return Validation(
+        name=process.name,
+        command=(envoy_path(mesh), "--mode", "validate", "-c", "{staged}"),
+        content=json.dumps(static, indent=1).encode(),
+        user=process.user,
+        guards=frozenset(f.address for f in config),
+    )
+
+
+def _unit(process: Process, host: Host, mesh: Mesh, bootstrap: str, stats: dict[str, str]) -> list[Resource]:
+    values = {
+        "process": process,
+        "binary": envoy_path(mesh),
+        "version": mesh.envoy_version,
+        "node": host.name,
+        "open_files": OPEN_FILES,
+    }
+    name = f"{process.user}.service"
+    return unit_resources(name, "units/envoy.service.j2", values, bootstrap, Probe(ADMIN_PORT, "/ready", stats))
+
+
+def unit_resources(name: str, template: str, values: dict[str, object], read: str, probe: Probe) -> list[Resource]:
+    """Return a unit's file and the unit.
+
+    Args:
+        name: the unit's name, with `.service`.
+        template: its file, rendered with `values` and `stamp`.
+        values: what the template needs.
+        read: content that the process reads when it starts and never again.
+        probe: tells that it serves.
+    """
+    stamp = hashlib.sha256((render(template, stamp="", **values) + read).encode()).hexdigest()
+    text = render(template, stamp=stamp, **values)
+    return [File(f"/etc/systemd/system/{name}", text.encode()), Unit(name, stamp, probe)]

@@ -1,0 +1,37 @@
+"""A service host's sidecar: the Envoy through which all traffic to the application goes."""
+
+from envoymesh.model.mesh import Host, Mesh, Service
+from envoymesh.model.ports import APP_PORT, HEALTH_PATH, SIDECAR_PORT
+from envoymesh.render import render
+from envoymesh.resources import Resource
+from roles.common import Process, Xds, process_resources
+from roles.service import UNIT as APP_UNIT
+
+
+def resources(host: Host, mesh: Mesh, service: Service) -> list[Resource]:
+    """Return the sidecar of `host`, which runs `service`."""
+    clusters = render("sidecar/cds.yaml.j2", app_port=APP_PORT)
+    listeners = render(
+        "sidecar/lds.yaml.j2",
+        service=service,
+        address=host.address,
+        sidecar_port=SIDECAR_PORT,
+        health_path=HEALTH_PATH,
+    )
+    files = [
+        Xds("cds.yaml", clusters, "cluster_manager.cds.version_text"),
+        Xds("lds.yaml", listeners, "listener_manager.lds.version_text"),
+    ]
+    return process_resources(sidecar(mesh, service), host, mesh, files)
+
+
+def sidecar(mesh: Mesh, service: Service) -> Process:
+    """Return the sidecar's process: one worker and a quarter of the memory, the rest is the application's."""
+    return Process(
+        name="sidecar",
+        cluster=service.name,
+        base_id=2,
+        workers=1,
+        heap_bytes=mesh.machines.memory_mib * 2**20 // 4,
+        after=f" {APP_UNIT}",
+    )

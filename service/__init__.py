@@ -1,0 +1,1 @@
+"""The application that runs beside every sidecar: one aiohttp server on the loopback."""
