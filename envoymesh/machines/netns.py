@@ -28,12 +28,20 @@ def exists(name: str) -> bool:
         return False
 
 
+def make(name: str) -> None:
+    """Make a namespace with a loopback."""
+    if not exists(name):
+        remove(name)
+        _ip("netns", "add", name)
+    _ip("-n", name, "link", "set", "lo", "up")
+
+
 def make_hub(name: str, network: IPv4Network) -> None:
     """Make the namespace with the bridge, at the network's first address.
 
     It forwards nothing, and says so at once: a host that looks for the internet must not have to wait.
     """
-    _make(name)
+    make(name)
     if _ip("-n", name, "link", "show", "hub", check=False) == "":
         _ip("-n", name, "link", "add", "hub", "type", "bridge", "forward_delay", "0")
     subprocess.run(["nsenter", f"--net={path(name)}", "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"], check=True)
@@ -46,8 +54,7 @@ def make_hub(name: str, network: IPv4Network) -> None:
 
 
 def plug(name: str, hub: str, address: IPv4Address, network: IPv4Network) -> None:
-    """Make a host's namespace and connect it to the hub, with `address` and the hub as its default route."""
-    _make(name)
+    """Connect a host's namespace to the hub, with `address` and the hub as its default route."""
     gateway, port = _first(network).ip, f"v{int(address):08x}"
     if f"via {gateway} dev eth0 src {address} " in _ip("-n", name, "route", "get", _ELSEWHERE, check=False):
         return
@@ -67,13 +74,6 @@ def remove(name: str) -> None:
     """Remove a namespace and the links in it, if it exists."""
     if path(name).exists():
         _ip("netns", "delete", name)
-
-
-def _make(name: str) -> None:
-    if not exists(name):
-        remove(name)
-        _ip("netns", "add", name)
-    _ip("-n", name, "link", "set", "lo", "up")
 
 
 def _first(network: IPv4Network) -> IPv4Interface:

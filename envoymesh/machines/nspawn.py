@@ -107,8 +107,7 @@ class Nspawn:
         self._require()
         base = image.root_directory(RECIPE, progress)
         with self._lock() as lock:
-            self._claim(hosts)
-            netns.make_hub(self._hub, self._mesh.machines.network)
+            self._make_network(hosts)
             key = _own_key(self._key)
             for host in hosts:
                 self._prepare(host, base, key)
@@ -140,11 +139,16 @@ class Nspawn:
     def publish(self, edge: Host, ports: Mapping[int, int], admin_port: int) -> None:
         """Let 127.0.0.1 of this box reach the edge, until it is destroyed; survives the edge's reboots.
 
+        The machine may come later: a taken port is better known before.
+
         Raises:
-            Failed: a port is taken.
+            Failed: no root, a tool is missing, a name or a port is taken.
         """
+        self._require()
         hub, host = (f"--net={netns.path(name)}" for name in (self._hub, self._namespace(edge.name)))
         with self._lock():
+            publish.require_free(self._publish, (*ports, admin_port))
+            self._make_network([edge])
             for port, target in ports.items():
                 proxy = publish.socket_proxy(f"{edge.address}:{target}")
                 publish.publish(self._publish, port, ["nsenter", hub, *proxy])
@@ -225,6 +229,17 @@ class Nspawn:
         if taken:
             raise Failed(*(_name_taken(name, "a network namespace that this mesh did not make") for name in taken))
 
+    def _make_network(self, hosts: Sequence[Host]) -> None:
+        """Make the hub and the hosts' namespaces, and what tells that they are ours."""
+        self._claim(hosts)
+        published = (self._hub, *(self._namespace(edge.name) for edge in self._mesh.edges[:1]))
+        if not all(netns.exists(name) for name in published):
+            publish.unpublish(self._publish)  # What still listens leads into namespaces that are gone.
+        netns.make_hub(self._hub, self._mesh.machines.network)
+        for host in hosts:
+            self._group(host.name).mkdir(exist_ok=True)
+            netns.make(self._namespace(host.name))
+
     @contextlib.contextmanager
     def _lock(self) -> Iterator[int]:
         """Keep other processes from making and destroying machines of this mesh; yield the lock's descriptor."""
@@ -262,7 +277,8 @@ class Nspawn:
         namespace, group = self._namespace(host.name), self._group(host.name)
         runs = cgroup.populated(group) and netns.exists(namespace)
         if not runs:
-            self._clear(host)
+            self._end(host.name)
+            group.mkdir()
         netns.plug(namespace, self._hub, host.address, self._mesh.machines.network)
         if runs:
             return
@@ -280,14 +296,6 @@ class Nspawn:
             stdout=subprocess.PIPE,
             check=True,
         )
-
-    def _clear(self, host: Host) -> None:
-        """Remove what is left of an earlier run of a machine: all but its disk."""
-        if host in self._mesh.edges[:1]:
-            publish.unpublish(self._publish)  # The admin port leads into a namespace that is made anew.
-        self._end(host.name)
-        netns.remove(self._namespace(host.name))
-        self._group(host.name).mkdir()
 
     def _end(self, name: HostName) -> None:
         """End the processes of a machine."""

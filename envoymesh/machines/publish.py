@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from envoymesh.problems import Failed, Problem
@@ -36,8 +36,27 @@ killed here leaves no listener that nobody knows of. Standard output closes once
 
 def socket_proxy(address: str) -> list[str]:
     """Return the command that connects each connection of the socket it is given to `address` (`IP:PORT`)."""
-    program = next(p for p in ("/usr/lib/systemd", "/lib/systemd") if Path(p, "systemd-socket-proxyd").exists())
-    return [f"{program}/systemd-socket-proxyd", "--connections-max=4096", address]
+    merged = Path("/usr/lib/systemd/systemd-socket-proxyd")
+    program = merged if merged.exists() else Path("/lib/systemd/systemd-socket-proxyd")
+    return [str(program), "--connections-max=4096", address]
+
+
+def require_free(directory: Path, ports: Iterable[int]) -> None:
+    """Do nothing when each of `ports` could be published, or is.
+
+    Raises:
+        Failed: some are taken; all of them are told.
+    """
+    problems: list[Problem] = []
+    for port in ports:
+        if not _served_by(directory / str(port)):
+            try:
+                with _listener(port):
+                    pass
+            except Failed as failed:
+                problems += failed.problems
+    if problems:
+        raise Failed(*problems)
 
 
 def publish(directory: Path, port: int, command: Sequence[str]) -> None:
@@ -131,7 +150,7 @@ def _taken(port: int, error: OSError) -> Problem:
         what=f"port {port} of 127.0.0.1 cannot be published: {os.strerror(error.errno or 0).lower()}",
         at=f"127.0.0.1:{port}",
         saw=holders(port),
-        now="the machines run; nothing that listens was touched",
+        now="nothing was changed",
         hint="end what holds the port, or change it under `publish:` in inventory.yaml",
     )
 
