@@ -25,9 +25,9 @@ def command(script: str, *, sudo: bool) -> str:
     Raises:
         ValueError: it is too long for an argument.
     """
-    runner = f'{"sudo -n " if sudo else ""}bash -c "$1"; exit $?'
+    runner = f'{"sudo -n " if sudo else ""}bash --norc -c "$1"; exit $?'
     started = f"printf '%s\\n' {STARTED}\n{script}"
-    whole = f"bash -c {_quoted(runner)} bash {_quoted(started)}"
+    whole = f"bash --norc -c {_quoted(runner)} bash {_quoted(started)}"
     if len(script.encode()) > SCRIPT_LIMIT or len(whole.encode()) > ARGUMENT_LIMIT:
         raise ValueError(f"a script of {len(script.encode())} bytes does not fit into a command")
     return whole
