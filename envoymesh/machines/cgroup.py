@@ -38,10 +38,14 @@ def populated(group: Path) -> bool:
         return False
 
 
-def kill(group: Path, within_s: float) -> bool:
-    """Kill all that lives in `group` and below it; return whether it was empty in time."""
+def kill(group: Path) -> None:
+    """Kill all that lives in `group` and below it."""
     with contextlib.suppress(FileNotFoundError):
         (group / "cgroup.kill").write_text("1")
+
+
+def emptied(group: Path, within_s: float) -> bool:
+    """Wait until nothing lives in `group` or below it; return whether that came in time."""
     end = time.monotonic() + within_s
     while populated(group) and time.monotonic() < end:
         time.sleep(0.005)

@@ -55,14 +55,29 @@ _OVERLAY = "mount -t overlay overlay -o lowerdir=base,upperdir=upper,workdir=wor
 """Run in the machine's directory: paths without commas and colons, which mount options cannot hold."""
 
 _BOOT = f"""
-echo 0 > "$1/cgroup.procs" || exit
+group="$1"; shift
+mkdir "$group/keeper" && echo 0 > "$group/keeper/cgroup.procs" || exit
 exec < /dev/null > console.log 2>&1
 root=root
 [ -d root ] || {{ {_OVERLAY} && root=merged; }} || exit
-exec systemd-nspawn --quiet --register=no --keep-unit --resolv-conf=off --timezone=off --link-journal=no \
-  --network-namespace-path="$2" --machine="$3" --hostname="$4" --directory="$root" --boot
+status=133
+while [ "$status" = 133 ]; do
+  find "$group/machine" -depth -type d -exec rmdir {{}} + 2> /dev/null
+  mkdir "$group/machine"
+  (echo 0 > "$group/machine/cgroup.procs" && exec systemd-nspawn --directory="$root" "$@")
+  status=$?
+done
 """
-"""Standard input is the lock, given up once the control group tells that the machine runs."""
+"""Runs a machine until it is switched off. 133 is nspawn's way to say that the guest wants to be rebooted.
+
+Standard input is the lock, given up once the control group tells that the machine runs. nspawn gets a group
+of its own each time: it makes more below it, and then no process may live in it.
+"""
+
+_OPTIONS = (
+    *("--boot", "--quiet", "--register=no", "--keep-unit"),
+    *("--resolv-conf=off", "--timezone=off", "--link-journal=no"),
+)
 
 
 class Nspawn:
@@ -130,7 +145,7 @@ class Nspawn:
             if gone & {edge.name for edge in self._mesh.edges[:1]}:
                 publish.unpublish(self._publish)
             for name in gone:
-                cgroup.kill(self._payload(name), within_s=0)
+                cgroup.kill(self._payload(name))
             for name in sorted(gone):
                 self._destroy(name, progress)
             if not self.machines():
@@ -166,7 +181,7 @@ class Nspawn:
 
     def _payload(self, name: HostName) -> Path:
         """Return the group of the guest alone: when that is killed, nspawn ends and cleans up after itself."""
-        return self._group(name) / "payload"
+        return self._group(name) / "machine" / "payload"
 
     def _namespace(self, name: HostName) -> str:
         return f"{self._mesh.identifier}-{name}"
@@ -259,7 +274,7 @@ class Nspawn:
         if record.exists():
             _replace(record, f"{host.address} {record.read_text().partition(' ')[2]}", 0o644)
             return
-        cgroup.kill(self._group(host.name), within_s=10)
+        self._end(host.name)
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True)
         (home / "base").symlink_to(base)
@@ -289,7 +304,8 @@ class Nspawn:
         subprocess.run(
             [
                 *("setsid", "--fork", "unshare", "--mount", "--propagation", "slave", "sh", "-c", _BOOT, "sh"),
-                *(str(group), str(netns.path(namespace)), _machine_name(namespace), host.name),
+                *(str(group), *_OPTIONS, f"--network-namespace-path={netns.path(namespace)}"),
+                *(f"--machine={_machine_name(namespace)}", f"--hostname={host.name}"),
             ],
             cwd=home,
             stdin=lock,
@@ -299,9 +315,12 @@ class Nspawn:
 
     def _end(self, name: HostName) -> None:
         """End the processes of a machine."""
-        group = self._group(name)
-        cgroup.kill(self._payload(name), within_s=2)
-        if not cgroup.kill(group, within_s=20):
+        group, payload = self._group(name), self._payload(name)
+        if payload.exists():
+            cgroup.kill(payload)
+            cgroup.emptied(group, within_s=2)
+        cgroup.kill(group)
+        if not cgroup.emptied(group, within_s=20):
             raise Failed(_did_not_end(name, group))
         cgroup.remove(group)
 
