@@ -2,7 +2,6 @@
 
 import logging
 import random
-import select
 import socket
 import threading
 import time
@@ -260,7 +259,7 @@ class _Start:
 
 @dataclass
 class _Run:
-    """One execution: feeds stdin from a thread, drains both outputs together, ends all when the time is over."""
+    """One execution: feeds stdin and drains both outputs, all at once, and ends when the time is over."""
 
     target: Target
     transport: paramiko.Transport
@@ -285,30 +284,30 @@ class _Run:
             raise self._failure(error) from error
 
     def _run(self, channel: paramiko.Channel, command: str, stdin: Iterable[bytes]) -> int:
-        ready = select.poll()
-        ready.register(channel.fileno(), select.POLLIN)
+        # Threads, as polling `channel.fileno()` misses data where both outputs have some (Paramiko's OrPipe).
+        beside = [
+            threading.Thread(target=self._feed, args=[channel, stdin], name="stdin", daemon=True),
+            threading.Thread(target=self._drain_stderr, args=[channel], name="stderr", daemon=True),
+        ]
         channel.exec_command(command)
-        feeder = threading.Thread(target=self._feed, args=[channel, stdin], name="stdin", daemon=True)
-        feeder.start()
+        for thread in beside:
+            thread.start()
         try:
-            while not self._drained(channel):
-                ready.poll()
+            while data := channel.recv(SLICE):
+                self._take(data)
             status = channel.recv_exit_status()
         finally:
             channel.close()
-            feeder.join()
+            for thread in beside:
+                thread.join()
         if status < 0 or self.callers:
             raise EOFError("killed by a signal" if channel.eof_received else "no exit status came")
         return status
 
-    def _drained(self, channel: paramiko.Channel) -> bool:
-        """Take what has arrived; return whether nothing more can come."""
-        ended = channel.eof_received or channel.closed
-        while channel.recv_ready():
-            self._take(channel.recv(SLICE))
-        while channel.recv_stderr_ready():
-            self.output.stderr += channel.recv_stderr(SLICE)
-        return bool(ended)
+    def _drain_stderr(self, channel: paramiko.Channel) -> None:
+        with suppress(OSError, EOFError, paramiko.SSHException):
+            while data := channel.recv_stderr(SLICE):
+                self.output.stderr += data
 
     def _take(self, data: bytes) -> None:
         try:
