@@ -22,7 +22,11 @@ class Rule:
 OUTSIDE = {"roles", "tasks", "tests", "service"}
 AMBIENT = ("os", "time", "random", "secrets", "subprocess", "socket", "threading")
 SSH = ("fabric", "paramiko")
-PURE = ("envoymesh/model", "envoymesh/resources", "envoymesh/plan", "envoymesh/wire", "roles")
+HELPERS = ("releases", "render", "validation")
+PURE = (
+    *("envoymesh/model", "envoymesh/resources", "envoymesh/plan", "envoymesh/wire", "roles"),
+    *(f"envoymesh/{name}.py" for name in HELPERS),
+)
 
 
 def ours_but(*allowed: str) -> tuple[str, ...]:
@@ -44,7 +48,7 @@ RULES = [
     ),
     Rule(
         ("roles",),
-        ours_but("roles", "model", "resources"),
+        ours_but("roles", "model", "resources", *HELPERS),
         "a role says what a host must have, never how it gets there",
     ),
     Rule(("envoymesh/plan",), ours_but("plan", "model", "resources"), "a plan stands alone: printed, saved, compared"),
