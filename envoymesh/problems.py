@@ -43,7 +43,12 @@ class Problem:
 
     def __str__(self) -> str:
         lines = [f"problem {self.code}: {self.what}"]
-        for label, text in (("at", self.at), ("saw", "\n".join(self.saw[:10])), ("now", self.now), ("hint", self.hint)):
+        for label, text in (
+            ("at", self.at),
+            ("saw", "\n".join(self.saw[:10])),
+            ("now", self.now),
+            ("hint", self.hint),
+        ):
             lines += [f"  {label if i == 0 else '':<5}{line}" for i, line in enumerate(text.splitlines())]
         return "\n".join(lines)
 

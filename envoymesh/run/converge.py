@@ -13,8 +13,8 @@ from envoymesh.problems import Failed, Problem
 from envoymesh.resources import Artifact, Platform, Resource
 from envoymesh.run.artifacts import blob_for
 from envoymesh.run.fleet import Fleet
-from envoymesh.wire.apply import APPLY_SCRIPT, Parcel, apply_stream, stream_size
-from envoymesh.wire.frames import frame_from, frames_from
+from envoymesh.wire.apply import APPLY_SCRIPT, Call, Parcel, Payload, payload_for
+from envoymesh.wire.frames import Frame, frame_from, frames_from
 from envoymesh.wire.gather import gather_script, observed_from
 
 GATHER_TIMEOUT_S = 60.0
@@ -40,8 +40,12 @@ def read(fleet: Fleet, host: HostName, resources: Sequence[Resource], asked: Ask
         Failed: the host is out of reach, cannot be read, or cannot have what is desired.
     """
     executed = fleet.session(host).exec(gather_script(resources, asked), timeout_s=GATHER_TIMEOUT_S)
-    lines = executed.stdout.decode(errors="replace").splitlines()
-    observed = observed_from(host, lines, resources, asked)
+    lines = executed.stdout.decode(errors="replace").split("\n")  # splitlines would split at a frame's mark
+    try:
+        observed = observed_from(host, lines, resources, asked)
+    except Failed as failed:
+        saw = tuple(executed.stderr.decode(errors="replace").splitlines()[-5:])
+        raise Failed(*(replace(p, saw=saw) for p in failed.problems)) from None
     return Reading(observed, plan_for(host, resources, observed))
 
 
@@ -59,27 +63,37 @@ def apply(fleet: Fleet, reading: Reading, cache: Path, notify: Notify) -> Outcom
     plan = reading.plan
     if not plan.changes:
         return Outcome(plan.host, OutcomeKind.UNCHANGED)
-    parcels = dict(_parcels(plan, reading.observed.platform, cache))
-    size = stream_size(plan, parcels)
-    notify(Event(plan.host, f"{len(plan.changes)} changes" + (f", {size / 1e6:.0f} MB to send" if size > 1e6 else "")))
+    payload = payload_for(plan, dict(_parcels(plan, reading.observed.platform, cache)))
+    bulk = f", {payload.size_bytes / 1e6:.0f} MB to send" if payload.size_bytes > 1e6 else ""
+    notify(Event(plan.host, f"{len(plan.changes)} changes{bulk}"))
     lines: list[str] = []
 
     def on_line(line: str) -> None:
         lines.append(line)
-        frame = frame_from(line)
-        if frame is not None and frame.kind == "at" and frame.fields[0].startswith(("validation:", "unit:")):
-            notify(Event(plan.host, frame.fields[0]))
+        call = _call_of(payload, frame_from(line))
+        if call is not None and call.verb in _TOLD:
+            notify(Event(plan.host, f"{call.verb} {call.address}"))
 
+    session = fleet.session(plan.host)
     try:
-        fleet.session(plan.host).exec(
-            APPLY_SCRIPT, stdin=apply_stream(plan, parcels), on_line=on_line, timeout_s=APPLY_TIMEOUT_S
-        )
+        session.exec(APPLY_SCRIPT, stdin=payload.stream(), on_line=on_line, timeout_s=APPLY_TIMEOUT_S)
     except Failed as failed:
-        raise Failed(*(_lost(p, plan) for p in failed.problems)) from None
-    problem = apply_problem(plan, lines)
+        raise Failed(*(_lost(p, plan.host) for p in failed.problems)) from None
+    problem = apply_problem(payload, lines)
     if problem is not None:
         raise Failed(problem)
     return Outcome(plan.host, OutcomeKind.CHANGED, plan.changes)
+
+
+_TOLD = ("artifact", "validate", "restart", "ready")
+"""Steps that take long enough to be told."""
+
+
+def _call_of(payload: Payload, frame: Frame | None) -> Call | None:
+    """Return the step that a frame names."""
+    if frame is None or frame.kind not in ("at", "problem"):
+        return None
+    return payload.calls[int(frame.fields[-1 if frame.kind == "at" else 1])]
 
 
 def apply_all(fleet: Fleet, readings: Iterable[Reading], cache: Path, notify: Notify) -> list[Outcome]:
@@ -120,7 +134,7 @@ _WHAT = {
     "apply/not-stored": "`{host}` could not store {step}",
     "envoy/refused": "Envoy refuses the new configuration of `{host}`, so it was not installed",
     "unit/not-started": "systemd could not start {step} on `{host}`",
-    "unit/not-ready": "{step} on `{host}` did not become ready",
+    "unit/not-ready": "{step} did not become ready on `{host}`",
     "apply/cut-off": "`{host}` did not receive the whole change",
 }
 
@@ -133,26 +147,26 @@ _HINTS = {
 _HINT = 'look at the host: ./mesh exec {host} "journalctl -n 30 --no-pager"    then: ./mesh provision --limit {host}'
 
 
-def apply_problem(plan: HostPlan, lines: Iterable[str]) -> Problem | None:
+def apply_problem(payload: Payload, lines: Sequence[str]) -> Problem | None:
     """Return what went wrong in an apply that printed `lines`, or None when it was done. Pure."""
     frames = list(frames_from(lines))
     end = next((f.fields[0] for f in frames if f.kind == "end"), "")
     if end == "done":
         return None
     said = next((f for f in frames if f.kind == "problem"), None)
-    code, step = (said.fields[0], said.fields[1]) if said else ("apply/failed", "the change")
-    words = {"host": plan.host, "step": step}
-    now = _NOW.get(end, "{host}: it is not known how far it came; nothing is half replaced: provision completes it")
+    call = _call_of(payload, said)
+    code, step = (call.problem, call.address) if call else ("apply/cut-off", "host:apply")
+    words = {"host": payload.host, "step": step}
     return Problem(
         code=code,
         what=_WHAT.get(code, "{step} failed on `{host}`").format(**words),
-        at=f"{plan.host}  {step}",
+        at=f"{payload.host}  {step}",
         saw=tuple(said.text(2).splitlines()) if said else tuple(line for line in lines if line)[-5:],
-        now=now.format(**words),
+        now=_NOW.get(end, "{host}: its apply was cut off; the next provision completes it").format(**words),
         hint=_HINTS.get(code, _HINT).format(**words),
     )
 
 
-def _lost(problem: Problem, plan: HostPlan) -> Problem:
-    now = f"{plan.host}: its apply was cut off; the next provision completes it"
-    return replace(problem, now=now, hint=f"./mesh provision --limit {plan.host}    {problem.hint}".rstrip())
+def _lost(problem: Problem, host: HostName) -> Problem:
+    now = f"{host}: its apply was cut off; the next provision completes it"
+    return replace(problem, now=now, hint=f"./mesh provision --limit {host}")

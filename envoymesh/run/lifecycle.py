@@ -28,11 +28,11 @@ def make_machines(workspace: Workspace, notify: Notify) -> None:
             )
         )
     workspace.state_dir.mkdir(mode=0o700, exist_ok=True)
-    provider_file(workspace.inventory).write_text(maker.name + "\n")
     mesh = workspace.mesh
     maker.publish(
         mesh.edges[0], {mesh.publish.http: mesh.http_port, mesh.publish.https: mesh.https_port}, mesh.publish.admin
     )
+    provider_file(workspace.inventory).write_text(maker.name + "\n")
     maker.create(list(mesh.hosts.values()), lambda host, text: notify(Event(host, text)))
 
 

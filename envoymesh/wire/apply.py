@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
+from envoymesh.model.mesh import HostName
 from envoymesh.plan.change import Action, Change, HostPlan
 from envoymesh.resources import Artifact, Directory, File, Unit, User, Validation
 
@@ -29,49 +30,65 @@ def parcel_of(content: bytes, sha256: str) -> Parcel:
 
 
 @dataclass(frozen=True)
-class _Call:
-    """One line of an apply: a function of apply.sh, the problem when it fails, and what it reads from the stream."""
+class Call:
+    """One step of an apply: a function of apply.sh with its words, and what it reads from the stream.
+
+    `problem` is the code of the problem when it fails.
+    """
 
     words: tuple[str, ...]
     address: str
     problem: str
     parcel: Parcel | None = None
 
-    def line(self) -> str:
-        return f"at {shlex.quote(self.address)}; {shlex.join(self.words)} || abort {self.problem}\n"
+    @property
+    def verb(self) -> str:
+        """The function's name."""
+        return self.words[0]
 
 
-def apply_stream(plan: HostPlan, parcels: Mapping[str, Parcel]) -> Iterator[bytes]:
-    """Yield what goes to the standard input of `APPLY_SCRIPT`.
+@dataclass(frozen=True)
+class Payload:
+    """A host's plan as steps for `APPLY_SCRIPT`; the script names them by their index."""
+
+    host: HostName
+    calls: tuple[Call, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """How much content travels."""
+        return sum(call.parcel.size for call in self.calls if call.parcel is not None)
+
+    def stream(self) -> Iterator[bytes]:
+        """Yield what goes to the standard input of `APPLY_SCRIPT`: the steps, then their content."""
+        lines = [f"at {i}; {shlex.join(call.words)} || abort {call.problem}" for i, call in enumerate(self.calls)]
+        text = "\n".join([*lines, "finish done"]).encode()
+        yield f"{len(text)}\n".encode() + text
+        for call in self.calls:
+            if call.parcel is not None:
+                yield from call.parcel.read()
+
+
+def payload_for(plan: HostPlan, parcels: Mapping[str, Parcel]) -> Payload:
+    """Return the steps of a plan that has changes.
 
     Args:
-        plan: a host's plan with at least one change.
+        plan: a host's plan.
         parcels: the content of each artifact that the plan creates or updates, by address.
     """
-    calls = list(_calls(plan, parcels))
-    text = "".join(call.line() for call in calls) + "finish done\n"
-    encoded = text.encode().rstrip(b"\n")
-    yield f"{len(encoded)}\n".encode() + encoded
-    for call in calls:
-        if call.parcel is not None:
-            yield from call.parcel.read()
+    return Payload(plan.host, tuple(_calls(plan, parcels)))
 
 
-def stream_size(plan: HostPlan, parcels: Mapping[str, Parcel]) -> int:
-    """Return the bytes of content that the apply sends."""
-    return sum(call.parcel.size for call in _calls(plan, parcels) if call.parcel is not None)
-
-
-def _calls(plan: HostPlan, parcels: Mapping[str, Parcel]) -> Iterator[_Call]:
+def _calls(plan: HostPlan, parcels: Mapping[str, Parcel]) -> Iterator[Call]:
     """Yield the steps: what harms nobody, validation, what goes live, what is waited for, what goes."""
     changed = [c for c in plan.changes if c.resource is not None]
     deleted = [c for c in plan.changes if c.action is Action.DELETE]
-    yield _Call(("begin",), "host:lock", "lock/held")
+    yield Call(("begin",), "host:lock", "lock/held")
     for change in changed:
         yield from _preparation(change, plan, parcels)
     yield from _validations(plan)
-    yield _Call(("commit",), "host:files", "apply/failed")
-    yield _Call(
+    yield Call(("commit",), "host:files", "apply/failed")
+    yield Call(
         ("remember", *sorted({*plan.manifest, *(c.address for c in deleted)})),
         "host:manifest",
         "apply/failed",
@@ -80,18 +97,18 @@ def _calls(plan: HostPlan, parcels: Mapping[str, Parcel]) -> Iterator[_Call]:
     yield from _unit_calls(plan)
     yield from (_deletion(c) for c in deleted if not c.address.startswith("unit:"))
     if any(c.address.startswith(f"file:{UNIT_FOLDER}") for c in deleted):
-        yield _Call(("reload",), "host:systemd", "apply/failed")
+        yield Call(("reload",), "host:systemd", "apply/failed")
     last = ("remember", *plan.manifest) if plan.manifest else ("forget",)
-    yield _Call(last, "host:manifest", "apply/failed")
+    yield Call(last, "host:manifest", "apply/failed")
 
 
-def _preparation(change: Change, plan: HostPlan, parcels: Mapping[str, Parcel]) -> Iterator[_Call]:
+def _preparation(change: Change, plan: HostPlan, parcels: Mapping[str, Parcel]) -> Iterator[Call]:
     words: tuple[str, ...]
     match change.resource:
         case User(name=name):
-            yield _Call(("user", name), change.address, "apply/failed")
+            yield Call(("user", name), change.address, "apply/failed")
         case Directory(path=path, owner=owner, group=group, mode=mode):
-            yield _Call(("directory", path, owner, group, f"{mode:04o}"), change.address, "apply/failed")
+            yield Call(("directory", path, owner, group, f"{mode:04o}"), change.address, "apply/failed")
         case Artifact(path=path, source=source):
             parcel = parcels[change.address]
             words = (
@@ -102,16 +119,16 @@ def _preparation(change: Change, plan: HostPlan, parcels: Mapping[str, Parcel]) 
                 str(parcel.size),
                 parcel.sha256,
             )
-            yield _Call(words, change.address, "apply/not-stored", parcel)
+            yield Call(words, change.address, "apply/not-stored", parcel)
         case File() as file:
             size = str(len(file.content))
             words = ("stage", file.path, file.owner, file.group, f"{file.mode:04o}", size, file.sha256)
-            yield _Call(words, change.address, "apply/not-stored", parcel_of(file.content, file.sha256))
+            yield Call(words, change.address, "apply/not-stored", parcel_of(file.content, file.sha256))
         case _:
             return
 
 
-def _validations(plan: HostPlan) -> Iterator[_Call]:
+def _validations(plan: HostPlan) -> Iterator[Call]:
     changed = {c.address for c in plan.changes}
     for validation in plan.desired:
         if isinstance(validation, Validation) and not changed.isdisjoint(validation.guards):
@@ -124,28 +141,28 @@ def _validations(plan: HostPlan) -> Iterator[_Call]:
                 *validation.command,
             )
             parcel = parcel_of(content.content, content.sha256)
-            yield _Call(words, validation.address, "envoy/refused", parcel)
+            yield Call(words, validation.address, "envoy/refused", parcel)
 
 
-def _unit_calls(plan: HostPlan) -> Iterator[_Call]:
+def _unit_calls(plan: HostPlan) -> Iterator[Call]:
     """Yield starts and restarts, then the wait for every unit of the host: any change may concern any of them."""
     changes = {c.address: c for c in plan.changes}
     units = [r for r in plan.desired if isinstance(r, Unit)]
     if any(u.address in changes or f"file:{UNIT_FOLDER}{u.name}" in changes for u in units):
-        yield _Call(("reload",), "host:systemd", "apply/failed")
+        yield Call(("reload",), "host:systemd", "apply/failed")
     for unit in units:
         match changes.get(unit.address):
             case Change(action=Action.START | Action.RESTART):
-                yield _Call(("restart", unit.name), unit.address, "unit/not-started")
+                yield Call(("restart", unit.name), unit.address, "unit/not-started")
             case Change():
-                yield _Call(("enable", unit.name), unit.address, "apply/failed")
+                yield Call(("enable", unit.name), unit.address, "apply/failed")
                 if unit.probe.stats:
-                    yield _Call(("rename_again", *_watched(plan)), unit.address, "apply/failed")
+                    yield Call(("rename_again", *_watched(plan)), unit.address, "apply/failed")
     for unit in units:
         probe = unit.probe
         texts = (f'{name}: "{value}"' for name, value in probe.stats.items())
         words = ("ready", unit.name, str(probe.port), probe.path, str(probe.timeout_s), *texts)
-        yield _Call(words, unit.address, "unit/not-ready")
+        yield Call(words, unit.address, "unit/not-ready")
 
 
 def _watched(plan: HostPlan) -> list[str]:
@@ -154,6 +171,6 @@ def _watched(plan: HostPlan) -> list[str]:
     return [r.path for r in plan.desired if isinstance(r, File) and r.address in guarded]
 
 
-def _deletion(change: Change) -> _Call:
+def _deletion(change: Change) -> Call:
     kind, name = change.address.split(":", 1)
-    return _Call((f"remove_{kind}", name), change.address, "apply/failed")
+    return Call((f"remove_{kind}", name), change.address, "apply/failed")

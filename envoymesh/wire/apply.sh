@@ -29,7 +29,7 @@ finish() {
     exit 0
 }
 
-# abort CODE: says why with the last errors; puts back what was replaced.
+# abort CODE: says at which step and why, with the last errors; puts back what was replaced.
 abort() {
     frame problem "$1" "$STEP" "$(tail -n 12 "$ERRORS" | tail -c 3000 | base64 -w0)"
     [ $COMMITTED = no ] && finish refused
@@ -201,6 +201,6 @@ remove_user() { ! getent passwd "$1" >/dev/null || userdel -- "$1"; }
 forget() { rm -rf -- "$KEPT"; }
 
 mkdir -p "$WORK" && exec 2>"$ERRORS" || exit 1
-STEP=-
+STEP=0
 read -r LENGTH && CALLS=$(head -c "$LENGTH") && [ ${#CALLS} -eq "$LENGTH" ] && eval "$CALLS"
 abort apply/cut-off

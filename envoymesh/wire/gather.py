@@ -92,7 +92,6 @@ def _paths(listing: bytes, file_frames: Sequence[Frame]) -> dict[str, ObservedPa
     for entry in filter(None, listing.split(b"\0")):
         owner, group, mode, _size, rest = entry.decode(errors="surrogateescape").split(" ", 4)
         kind, path = rest.split("/", 1)
-        path = "/" + path
         kind = "regular file" if kind == "regular empty file" else kind
         frame = digests.get(path)
         observed[path] = ObservedPath(

@@ -9,7 +9,7 @@ from envoymesh.plan.change import Action, Change, HostPlan
 from envoymesh.problems import Failed
 from envoymesh.resources import Directory, File
 from envoymesh.run.converge import apply_problem
-from envoymesh.wire.apply import apply_stream
+from envoymesh.wire.apply import payload_for
 from envoymesh.wire.frames import MARK, frames_from
 from envoymesh.wire.gather import gather_script, http_answer, observed_from
 
@@ -18,6 +18,9 @@ FILE = File(NASTY, b"\x00\xff" * 300)
 PLAN = HostPlan(
     HostName("web"), (Change(FILE.address, Action.CREATE, "", resource=FILE),), (FILE.address,), (FILE,), {}
 )
+
+PAYLOAD = payload_for(PLAN, {})
+STAGE = next(i for i, call in enumerate(PAYLOAD.calls) if call.verb == "stage")
 
 
 def packed(text: str) -> str:
@@ -39,12 +42,12 @@ def test_names_in_scripts_are_words_never_syntax() -> None:
     script = gather_script((FILE, Directory(NASTY)))
     quoted = "'/etc/a b'\"'\"'\"$(reboot)`id`;&|\\é'"
     assert f"paths {quoted} {quoted}\n" in script
-    head = b"".join(apply_stream(PLAN, {})).split(b"\n", 1)[1]
+    head = b"".join(PAYLOAD.stream()).split(b"\n", 1)[1]
     assert f"stage {quoted} root root 0644 600 {FILE.sha256} || abort".encode() in head
 
 
 def test_the_stream_announces_its_calls_and_ends_with_the_content() -> None:
-    stream = b"".join(apply_stream(PLAN, {}))
+    stream = b"".join(PAYLOAD.stream())
     length, rest = stream.split(b"\n", 1)
     calls, content = rest[: int(length)], rest[int(length) :]
     assert calls.endswith(b"finish done")
@@ -57,20 +60,20 @@ def test_the_stream_announces_its_calls_and_ends_with_the_content() -> None:
 )
 def test_a_failed_apply_says_what_is_live_now(end: str, now: str) -> None:
     lines = [
-        f"{MARK}at file:/x",
-        f"{MARK}problem apply/not-stored file:/x {packed('No space left')}",
+        f"{MARK}at {STAGE}",
+        f"{MARK}problem apply/not-stored {STAGE} {packed('No space left')}",
         f"{MARK}end {end}",
     ]
-    problem = apply_problem(PLAN, lines)
+    problem = apply_problem(PAYLOAD, lines)
     assert problem is not None
-    assert (problem.code, problem.at, problem.saw) == ("apply/not-stored", "web  file:/x", ("No space left",))
+    assert (problem.code, problem.at, problem.saw) == ("apply/not-stored", f"web  {FILE.address}", ("No space left",))
     assert now in problem.now
     assert problem.hint
 
 
 def test_an_apply_without_an_end_is_a_failure() -> None:
-    assert apply_problem(PLAN, [f"{MARK}at file:/x"]) is not None
-    assert apply_problem(PLAN, [f"{MARK}end done"]) is None
+    assert apply_problem(PAYLOAD, [f"{MARK}at 0"]) is not None
+    assert apply_problem(PAYLOAD, [f"{MARK}end done"]) is None
 
 
 def test_chunked_answers_are_put_together() -> None:
@@ -78,3 +81,16 @@ def test_chunked_answers_are_put_together() -> None:
     assert (http_answer(raw).status, http_answer(raw).body) == (200, "hello, world")
     assert http_answer(b"HTTP/1.1 503 Nope\r\n\r\nbusy").status == 503
     assert http_answer(b"").status is None
+
+
+def test_a_listing_of_paths_is_read_back_as_it_is() -> None:
+    listing = b"root root 755 4096 directory//etc/x\0root x 640 0 regular empty file//etc/a b\nc\0"
+    lines = [
+        f"{MARK}platform x86_64 2.36 3.11",
+        f"{MARK}manifest ",
+        f"{MARK}paths {base64.b64encode(listing).decode()}",
+        f"{MARK}end",
+    ]
+    paths = observed_from("web", lines, ()).paths
+    assert (paths["/etc/x"].kind, paths["/etc/x"].mode) == ("directory", 0o755)
+    assert (paths["/etc/a b\nc"].kind, paths["/etc/a b\nc"].group) == ("regular file", "x")

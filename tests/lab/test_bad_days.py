@@ -1,0 +1,299 @@
+"""Bad days: interruptions, dead hosts, full disks, wrong keys. Each is one clear error, and nothing is half done."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from envoymesh.events import OutcomeKind
+from envoymesh.machines import netns
+from envoymesh.model.mesh import HostName
+from envoymesh.problems import Failed
+from envoymesh.resources import Directory, File, Resource, Validation
+from envoymesh.run.converge import apply, read
+from envoymesh.run.provision import desired_of
+from tests.meshes import TestMesh, up, wait_until
+
+PUSHED = "rm -rf /var/lib/envoymesh/artifacts"
+"""What makes a host receive everything bulky once more."""
+
+
+@contextmanager
+def cut_off(lab: TestMesh, host: str) -> Iterator[None]:
+    """A host that no packet reaches."""
+    namespace = f"{lab.workspace.mesh.identifier}-{host}"
+    link = ["nsenter", f"--net={netns.path(namespace)}", "ip", "link", "set"]
+    names = subprocess.run([*link[:2], "ip", "-br", "link"], capture_output=True, text=True, check=True).stdout
+    name = next(line.split("@")[0].split()[0] for line in names.splitlines() if not line.startswith("lo"))
+    subprocess.run([*link, name, "down"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*link, name, "up"], check=True)
+        lab.run("up")
+
+
+def problem(done: subprocess.CompletedProcess[str], code: str) -> str:
+    """Return the text of the problem `code`; it must be there, with its place and its way out, and no traceback."""
+    text = done.stdout + done.stderr
+    assert "Traceback" not in text
+    assert f"problem {code}: " in text, text
+    told = text.split(f"problem {code}: ", 1)[1]
+    assert re.search(r"^  at   \S", told, re.MULTILINE), told
+    assert re.search(r"^  hint \S", told, re.MULTILINE), told
+    return told
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "hint"),
+    [
+        (("exec", "front-envy", "true"), "inventory/unknown-host", "did you mean `front-envoy`?"),
+        (("scale", "servce1=3"), "inventory/unknown-service", "did you mean `service1`?"),
+        (("scale", "service1=many"), "task/bad-argument", "./mesh scale service1=3"),
+        (("scale", "service1=0"), "task/bad-argument", "./mesh scale service1=3"),
+        (("add-service-host", "servce2"), "inventory/unknown-service", "did you mean `service2`?"),
+        (("add-service-host", "service2", "--count", "0"), "task/bad-argument", "--count 1"),
+        (("add-service-host", "service2", "--host", "x", "--address", "1.2.3.4"), "task/bad-argument", "leave"),
+        (("remove-service-host", "front-envoy"), "inventory/not-a-service-host", "service host"),
+        (("remove-service-host", "service1-1"), "inventory/last-host", "provision"),
+        (("provision", "--limit", "servic1"), "inventory/unknown-limit", "did you mean `service1`?"),
+        (("up", "--provider", "vagrnt"), "machines/unknown-provider", "did you mean `vagrant`?"),
+        (("up", "--provider", "vagrant"), "machines/other-provider", "./mesh down"),
+    ],
+)
+def test_a_wrong_argument_is_one_error_with_the_way_out(
+    lab: TestMesh, words: tuple[str, ...], code: str, hint: str
+) -> None:
+    before = lab.inventory.read_text()
+    assert hint in problem(lab.run(*words, code=1), code)
+    assert lab.inventory.read_text() == before
+
+
+def test_an_unknown_flag_or_task_suggests_the_nearest(lab: TestMesh) -> None:
+    assert "Did you mean `--limit`?" in lab.run("plan", "--limt", "x", code=1).stderr
+    assert "Did you mean `provision`?" in lab.run("provison", code=1).stderr
+
+
+def test_a_taken_port_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    mesh = TestMesh(tmp_path, provider="nspawn", network=82)
+    with socket.create_server(("127.0.0.1", mesh.https)):
+        told = problem(mesh.run("up", code=1), "machines/port-taken")
+    assert str(mesh.https) in told
+    assert mesh.workspace.maker() is not None
+    assert not list(mesh.workspace.maker().machines())  # type: ignore[union-attr]
+    mesh.run("down")
+
+
+def test_a_host_out_of_reach_is_exit_4_and_the_others_are_done(lab: TestMesh) -> None:
+    lab.on("service2-1", "chmod 600 /etc/systemd/system/envoymesh-app.service")
+    with cut_off(lab, "service1-1"):
+        done = lab.run("provision", code=4)
+        assert "service1-1" in problem(done, "ssh/unreachable")
+        assert re.search(r"service2-1 +changed", done.stdout)
+        assert lab.run("plan", code=4).returncode == 4
+        lab.run("status", code=4)
+        assert lab.run("check", code=None).returncode in (1, 4)
+        assert lab.get("/service/2")[0] == 200
+
+
+def test_a_wrong_key_is_told(lab: TestMesh) -> None:
+    key = lab.folder / ".envoymesh/ssh/id_ed25519"
+    kept = key.read_bytes()
+    key.unlink()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    try:
+        problem(lab.run("provision", code=4), "ssh/auth")
+    finally:
+        key.write_bytes(kept)
+
+
+def test_a_changed_host_key_is_never_accepted(lab: TestMesh) -> None:
+    known = lab.folder / ".envoymesh/known_hosts"
+    kept = known.read_text()
+    other = kept.splitlines()[0].split()[2]
+    swapped = [
+        " ".join((*line.split()[:2], other)) if line.startswith("10.81.0.21 ") else line for line in kept.splitlines()
+    ]
+    known.write_text("\n".join(swapped) + "\n")
+    try:
+        told = problem(lab.run("provision", code=None), "ssh/host-key-changed")
+        assert told.count("SHA256:") >= 2
+        assert known.read_text().splitlines() == swapped
+    finally:
+        known.write_text(kept)
+
+
+def test_a_host_that_cannot_run_envoy_is_told_by_its_architecture(lab: TestMesh) -> None:
+    lab.on("service1-1", "printf '#!/bin/sh\\necho riscv64\\n' > /usr/local/bin/uname; chmod 755 /usr/local/bin/uname")
+    try:
+        told = problem(lab.run("provision", code=1), "host/architecture")
+        assert "riscv64" in told
+        assert "nothing was changed" in told
+    finally:
+        lab.on("service1-1", "rm /usr/local/bin/uname")
+
+
+def test_a_full_disk_replaces_nothing_and_the_old_serves_on(lab: TestMesh) -> None:
+    lab.on(
+        "service2-1",
+        "cp -a /opt/envoymesh /root/kept && mount -t tmpfs -o size=140m tmpfs /opt/envoymesh "
+        f"&& cp -a /root/kept/. /opt/envoymesh && {PUSHED} && systemctl restart envoymesh-sidecar",
+    )
+    wait_until(lambda: lab.get("/service/2")[0] == 200, timeout_s=20, what="service 2")
+    told = problem(lab.run("provision", code=1), "apply/not-stored")
+    assert "No space left on device" in told
+    assert "nothing was replaced" in told
+    assert lab.get("/service/2")[0] == 200
+    assert lab.on("service2-1", "find /opt/envoymesh -name '*.envoymesh*'") == ""
+    lab.on("service2-1", "umount -l /opt/envoymesh; rm -rf /root/kept; systemctl restart envoymesh-sidecar")
+
+
+def test_a_configuration_that_envoy_refuses_replaces_nothing(lab: TestMesh) -> None:
+    workspace = lab.workspace
+    [resources] = desired_of(workspace, workspace.mesh.edges).values()
+    broken = tuple(
+        replace(r, content=r.content.replace(b"ROUND_ROBIN", b"ROUND_ROBBER"))
+        if isinstance(r, Validation) or (isinstance(r, File) and r.path.endswith("cds.yaml"))
+        else r
+        for r in resources
+    )
+    assert broken != tuple(resources)
+    with workspace.fleet(workspace.mesh.edges) as fleet:
+        reading = read(fleet, HostName("front-envoy"), broken)
+        assert reading.plan.changes
+        with pytest.raises(Failed) as failed:
+            apply(fleet, reading, workspace.cache, lambda event: None)
+    [told] = failed.value.problems
+    assert told.code == "envoy/refused"
+    assert "ROUND_ROBBER" in "\n".join(told.saw)
+    assert "nothing was replaced" in told.now
+    lab.run("plan")
+    assert lab.get("/service/1")[0] == 200
+
+
+def test_a_unit_that_does_not_become_ready_puts_everything_back(lab: TestMesh) -> None:
+    workspace = lab.workspace
+    [resources] = desired_of(workspace, workspace.mesh.edges).values()
+    new = File("/etc/envoymesh/new.txt", b"new\n")
+    changed = tuple(
+        replace(r, content=r.content + b"\n[Service]\nExecStartPre=/bin/false\n")
+        if isinstance(r, File) and r.path.endswith("envoymesh-front.service")
+        else replace(r, stamp="another")
+        if r.address.startswith("unit:")
+        else r
+        for r in resources
+    )
+    with workspace.fleet(workspace.mesh.edges) as fleet:
+        reading = read(fleet, HostName("front-envoy"), (*changed, new))
+        with pytest.raises(Failed) as failed:
+            apply(fleet, reading, workspace.cache, lambda event: None)
+    assert "was put back" in failed.value.problems[0].now
+    wait_until(lambda: lab.get("/service/1")[0] == 200, timeout_s=20, what="the front as it was")
+    assert lab.on("front-envoy", "ls /etc/envoymesh/new.txt 2>/dev/null || true") == ""
+    assert "manifest:" in lab.run("plan", code=2).stdout or lab.run("plan", code=None).returncode == 2
+    lab.run("provision")
+
+
+def test_any_path_and_any_content_survive_the_wire(lab: TestMesh) -> None:
+    workspace = lab.workspace
+    folder = "/etc/a b'\"$(touch hit)`id`;&|*?\\é\u2028"
+    resources: tuple[Resource, ...] = (
+        Directory(folder),
+        *(
+            File(f"{folder}/{name}", content)
+            for name, content in {
+                "x\ny": b"",
+                "-rf": bytes(range(256)) * 40,
+                "$(reboot)": b"no newline",
+                "{staged}": b"\n\n",
+            }.items()
+        ),
+    )
+    edge = HostName("front-envoy")
+    kept = tuple(desired_of(workspace, workspace.mesh.edges)[edge])
+    with workspace.fleet(workspace.mesh.edges) as fleet:
+        first = read(fleet, edge, (*kept, *resources))
+        assert apply(fleet, first, workspace.cache, lambda event: None).kind is OutcomeKind.CHANGED
+        assert read(fleet, edge, (*kept, *resources)).plan.changes == ()
+        last = read(fleet, edge, kept)
+        apply(fleet, last, workspace.cache, lambda event: None)
+    assert lab.on("front-envoy", "find / -xdev -name hit -o -path '/etc/a b*'") == ""
+    lab.run("plan")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+@pytest.mark.parametrize("after_s", [0.2, 0.6, 1.0, 1.5, 2.2])
+def test_provision_completes_what_was_cut_off(lab: TestMesh, how: signal.Signals, after_s: float) -> None:
+    for host in lab.workspace.mesh.hosts:
+        lab.on(host, f"{PUSHED}; systemctl stop 'envoymesh-*'; rm -rf /etc/envoymesh /etc/systemd/system/envoymesh-*")
+    run = lab.start("provision")
+    time.sleep(after_s)
+    os.killpg(run.pid, how)
+    _, errors = run.communicate(timeout=60)
+    if how is signal.SIGINT and run.returncode:
+        assert "problem run/interrupted" in errors
+        assert "Traceback" not in errors
+
+    def completed() -> bool:
+        done = lab.run("provision", code=None)
+        assert "lock/held" in done.stderr or done.returncode == 0, done.stderr
+        return done.returncode == 0
+
+    wait_until(completed, timeout_s=60, what="a provision that completes the job")
+    lab.run("plan")
+    wait_until(lambda: lab.run("check", code=None).returncode == 0, timeout_s=20, what="a clean check")
+    for host in lab.workspace.mesh.hosts:
+        assert lab.on(host, "find / -xdev -name '*.envoymesh' -o -name '.*.envoymesh'") == ""
+
+
+def test_a_host_that_dies_in_the_middle_does_not_stop_the_others(lab: TestMesh) -> None:
+    for host in lab.workspace.mesh.hosts:
+        lab.on(host, PUSHED)
+    lab.on("service1-1", "systemd-run --quiet --on-active=0.1 systemctl kill --signal=KILL sshd ssh 2>/dev/null; true")
+    run = lab.start("provision")
+    assert run.stderr is not None
+    for line in run.stderr:
+        if "service1-1" in line and "to send" in line:
+            break
+    kill_machine(lab, "service1-1")
+    output, errors = run.communicate(timeout=120)
+    assert run.returncode == 4, output + errors
+    assert re.search(r"service1-1 +unreachable", output)
+    assert re.search(r"service2-1 +changed", output)
+    assert re.search(r"front-envoy +changed", output)
+    assert lab.get("/service/2")[0] == 200
+    lab.run("up")
+
+
+def kill_machine(lab: TestMesh, host: str) -> None:
+    """End a machine as a power cut does."""
+    from envoymesh.machines import cgroup  # noqa: PLC0415
+
+    group = (cgroup.hierarchy() or Path("/")) / f"envoymesh-{lab.workspace.mesh.identifier}" / host
+    cgroup.kill(group / "payload", within_s=5)
+
+
+def test_two_commands_at_once_do_not_meet(lab: TestMesh) -> None:
+    for host in lab.workspace.mesh.hosts:
+        lab.on(host, PUSHED)
+    first = lab.start("provision")
+    wait_until(lambda: (lab.folder / ".envoymesh/lock").read_text() == str(first.pid), timeout_s=20, what="the lock")
+    assert "nothing was read or changed" in problem(lab.run("scale", "service1=2", code=1), "lock/held")
+    output, errors = first.communicate(timeout=60)
+    assert first.returncode == 0, output + errors
+
+
+def test_two_meshes_on_one_box_do_not_meet(lab: TestMesh, tmp_path: Path) -> None:
+    with up(tmp_path, provider="nspawn", network=81) as other:
+        assert other.hostnames("service1") == {"service1-1"}
+        other.run("scale", "service2=2")
+        assert lab.hostnames("service2") == {"service2-1"}
+    lab.run("check")

@@ -1,0 +1,224 @@
+"""The sandbox's guide, step by step, on hosts with real sshd, systemd and Envoy."""
+
+import subprocess
+
+import pytest
+
+from tests.meshes import TestMesh, document, wait_until
+
+
+def curl(*words: str) -> str:
+    return subprocess.run(["curl", "-s", "-S", *words], capture_output=True, text=True, timeout=20, check=True).stdout
+
+
+def test_the_front_answers_for_both_services_over_http(lab: TestMesh) -> None:
+    for n, address in (("1", "10.81.0.21"), ("2", "10.81.0.31")):
+        answer = curl("-i", f"localhost:{lab.http}/service/{n}").replace("\r", "")
+        head, body = answer.split("\n\n", 1)
+        assert head.startswith("HTTP/1.1 200 OK")
+        assert "content-type: text/html; charset=utf-8" in head
+        assert "server: envoy" in head
+        assert "x-envoy-upstream-service-time: " in head
+        assert body == (f"Hello from behind Envoy (service {n})! hostname: service{n}-1 resolvedhostname: {address}\n")
+
+
+def test_https_is_verified_by_the_authority_and_speaks_h2_and_http_1_1(lab: TestMesh) -> None:
+    authority = ["--cacert", str(lab.folder / ".envoymesh/ca.pem")]
+    for name in ("localhost", "127.0.0.1"):
+        assert "service 1" in curl(*authority, f"https://{name}:{lab.https}/service/1")
+    for asked, version in (("--http1.1", "1.1"), ("--http2", "2")):
+        url = f"https://localhost:{lab.https}/service/2"
+        assert curl(*authority, asked, "-o", "/dev/null", "-w", "%{http_version}", url) == version
+    assert "service 1" in curl("-k", f"https://localhost:{lab.https}/service/1")
+    refused = subprocess.run(["curl", "-s", f"https://localhost:{lab.https}/service/1"], check=False, timeout=20)
+    assert refused.returncode == 60, "curl must not trust it without the authority"
+    old = ["curl", "-s", "-k", "--tls-max", "1.1", f"https://localhost:{lab.https}/service/1"]
+    assert subprocess.run(old, check=False, timeout=20).returncode != 0
+
+
+@pytest.mark.parametrize("path", ["/service/10", "/service/1x", "/service", "/", "/service/3"])
+def test_anything_else_is_not_found_and_envoy_says_so(lab: TestMesh, path: str) -> None:
+    assert lab.get(path) == (404, "")
+
+
+def test_scaling_up_is_round_robin_and_down_again_leaves_the_inventory_as_it_was(lab: TestMesh) -> None:
+    before = lab.inventory.read_text()
+    lab.run("scale", "service1=3")
+    added = set(lab.inventory.read_text().splitlines()) - set(before.splitlines())
+    assert added == {
+        "  service1-2: {service: service1, address: 10.81.0.22}",
+        "  service1-3: {service: service1, address: 10.81.0.23}",
+    }
+    assert lab.hostnames("service1") == {"service1-1", "service1-2", "service1-3"}
+    stats = lab.run("admin", "front-envoy", "/stats").stdout
+    assert "cluster.service1.membership_total: 3\n" in stats
+    lab.run("check")
+    lab.run("scale", "service1=1")
+    assert lab.inventory.read_text() == before
+    assert lab.hostnames("service1") == {"service1-1"}
+    assert "cluster.service1.membership_total: 1\n" in lab.run("admin", "front-envoy", "/stats").stdout
+    lab.run("check")
+
+
+def test_a_host_can_be_added_and_any_one_removed(lab: TestMesh) -> None:
+    lab.run("add-service-host", "service2")
+    assert lab.hostnames("service2") == {"service2-1", "service2-2"}
+    lab.run("remove-service-host", "service2-1")
+    assert lab.hostnames("service2") == {"service2-2"}
+    lab.run("remove-service-host", "service2-2", code=1)
+    assert lab.hostnames("service2") == {"service2-2"}
+
+
+def test_curl_on_a_host_and_the_admin_interface(lab: TestMesh) -> None:
+    assert "service 1" in lab.on("front-envoy", "curl -s localhost:8080/service/1")
+    info = document(lab.run("admin", "front-envoy", "/server_info").stdout)
+    assert info["state"] == "LIVE"
+    assert "/1.40.0/" in info["version"]
+    assert info["node"]["cluster"] == "front-proxy"
+    stats = lab.run("admin", "front-envoy", "/stats").stdout
+    assert "cluster.service2.membership_total: 1\n" in stats
+    http2 = next(line for line in stats.splitlines() if line.startswith("cluster.service1.upstream_cx_http2_total"))
+    assert int(http2.split(": ")[1]) > 0
+    assert document(curl(f"localhost:{lab.admin}/server_info"))["state"] == "LIVE"
+
+
+def test_application_and_admin_are_on_loopback_and_nothing_else_is_open(lab: TestMesh) -> None:
+    listening = "ss -Hltn | awk '{print $4}' | sort -u"
+    assert set(lab.on("front-envoy", listening).split()) == {
+        "0.0.0.0:22",
+        "[::]:22",
+        "127.0.0.1:8001",
+        "0.0.0.0:8080",
+        "0.0.0.0:8443",
+    }
+    assert set(lab.on("service1-1", listening).split()) - {"0.0.0.0:8000", "10.81.0.21:8000"} == {
+        "0.0.0.0:22",
+        "[::]:22",
+        "127.0.0.1:8001",
+        "127.0.0.1:8080",
+    }
+
+
+def test_processes_run_as_users_of_their_own_within_their_limits(lab: TestMesh) -> None:
+    units = {
+        "front-envoy": {"envoymesh-front.service": "envoymesh-front"},
+        "service1-1": {"envoymesh-sidecar.service": "envoymesh-sidecar", "envoymesh-app.service": "envoymesh-app"},
+    }
+    for host, expected in units.items():
+        for unit, user in expected.items():
+            pid = lab.on(host, f"systemctl show -p MainPID --value {unit}").strip()
+            assert lab.on(host, f"ps -o user:32= -p {pid}").strip() == user
+            assert lab.on(host, f"systemctl is-enabled {unit}").strip() == "enabled"
+    assert "running" in lab.on("front-envoy", "systemctl is-system-running")
+
+
+def test_access_lines_are_json_in_the_journal(lab: TestMesh) -> None:
+    lab.get("/service/1?looked-for")
+
+    def line() -> str:
+        return lab.on("front-envoy", "journalctl -u envoymesh-front -o cat --no-pager | grep looked-for || true")
+
+    text = wait_until(line, timeout_s=20, what="an access line")
+    assert document(text.splitlines()[0])["response_code"] == 200
+
+
+def test_nothing_to_do_is_one_execution_for_a_host_and_a_change_is_two(lab: TestMesh) -> None:
+    hosts = ("front-envoy", "service1-1", "service2-1")
+    before = {host: lab.executions(host) for host in hosts}
+    done = lab.run("provision")
+    assert "3 unchanged" in done.stdout
+    after = {host: lab.executions(host) for host in hosts}
+    assert {host: after[host] - before[host] - 1 for host in hosts} == dict.fromkeys(hosts, 1)
+    lab.run("plan")
+    lab.on("service1-1", "chmod 0600 /etc/systemd/system/envoymesh-app.service")
+    before = lab.executions("service1-1")
+    assert "1 changed, 2 unchanged" in lab.run("provision").stdout
+    assert lab.executions("service1-1") - before - 1 == 2
+
+
+def managed(lab: TestMesh, host: str) -> list[str]:
+    lines = lab.on(host, "cat /var/lib/envoymesh/manifest").splitlines()
+    return [line.removeprefix("file:") for line in lines if line.startswith("file:")]
+
+
+@pytest.mark.parametrize("host", ["front-envoy", "service1-1"])
+def test_any_managed_file_edited_by_hand_is_shown_and_repaired(lab: TestMesh, host: str) -> None:
+    files = managed(lab, host)
+    assert len(files) > 3
+    for path in files:
+        lab.on(host, f"echo '# by hand' >> {path}")
+    plan = lab.run("plan", code=2).stdout
+    for path in files:
+        assert f"file:{path}" in plan
+    assert "-# by hand" in plan
+    assert "PRIVATE KEY" not in plan
+    lab.run("check", code=2)
+    lab.run("provision")
+    lab.run("plan")
+    lab.run("check")
+
+
+def test_an_edited_binary_is_noticed_and_replaced(lab: TestMesh) -> None:
+    path = next(
+        line.removeprefix("artifact:")
+        for line in lab.on("service2-1", "cat /var/lib/envoymesh/manifest").splitlines()
+        if line.startswith("artifact:") and line.endswith("/envoy")
+    )
+    lab.on("service2-1", f"cp {path} {path}.new && echo >> {path}.new && mv {path}.new {path}")
+    assert f"artifact:{path}" in lab.run("plan", code=2).stdout
+    lab.run("provision")
+    lab.run("plan")
+
+
+def test_a_stopped_unit_is_started_and_a_disabled_one_enabled(lab: TestMesh) -> None:
+    lab.on("service1-1", "systemctl stop envoymesh-sidecar && systemctl disable envoymesh-app")
+    plan = lab.run("plan", code=2).stdout
+    assert "unit:envoymesh-sidecar.service" in plan
+    assert "unit:envoymesh-app.service" in plan
+    lab.run("provision")
+    lab.run("check")
+
+
+def test_all_hosts_rebooted_at_once_serve_again_with_no_command_given(lab: TestMesh) -> None:
+    started = {host: booted_at(lab, host) for host in lab.workspace.mesh.hosts}
+    for host in started:
+        lab.on(host, "systemd-run --quiet --on-active=1 systemctl reboot")
+    wait_until(lambda: stops(lab), timeout_s=60, what="the front going away")
+    for n in ("1", "2"):
+        wait_until(lambda n=n: lab.get(f"/service/{n}")[0] == 200, timeout_s=90, what=f"service {n} after the reboot")
+    wait_until(lambda: lab.run("check", code=None).returncode == 0, timeout_s=60, what="a clean check")
+    assert all(booted_at(lab, host) != started[host] for host in started)
+
+
+def booted_at(lab: TestMesh, host: str) -> str:
+    return lab.on(host, "systemctl show -p UserspaceTimestamp")
+
+
+def stops(lab: TestMesh) -> bool:
+    try:
+        return lab.get("/service/1")[0] != 200
+    except OSError:
+        return True
+
+
+def test_status_tells_every_host_within_100_columns(lab: TestMesh) -> None:
+    text = lab.run("status").stdout
+    for name, host in lab.workspace.mesh.hosts.items():
+        assert name in text
+        assert str(host.address) in text
+    assert max(map(len, text.splitlines())) <= 100
+    rows = document(lab.run("status", "--json").stdout)
+    assert {row["host"] for row in rows["hosts"]} == set(lab.workspace.mesh.hosts)
+
+
+def test_down_leaves_nothing_behind_and_up_makes_it_again(lab: TestMesh) -> None:
+    identifier = lab.workspace.mesh.identifier
+    lab.run("down")
+    for command in (["ip", "netns", "list"], ["ps", "-eo", "args"], ["cat", "/proc/self/mounts"], ["ss", "-Hltn"]):
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert identifier not in text
+        assert str(lab.folder) not in text
+        assert f"127.0.0.1:{lab.http} " not in text
+    done = lab.run("status", code=4)
+    assert "front-envoy" in done.stdout
+    lab.run("up")

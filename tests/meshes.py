@@ -1,0 +1,156 @@
+"""A mesh for tests: an inventory of its own, and the project's own commands run on it as a person would."""
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from envoymesh.run.workspace import Workspace, open_workspace
+from tests.layers import ROOT
+
+INVENTORY = """\
+# A mesh of the tests.
+name: {name}
+provider: {provider}
+publish: {{http: {http}, https: {https}, admin: {admin}}}
+machines: {{network: {network}{machines}}}
+services:
+  service1: {{path: /service/1}}
+  service2: {{path: /service/2}}
+hosts:
+  front-envoy: {{role: edge, address: {prefix}.10}}
+  service1-1: {{service: service1, address: {prefix}.21}}
+  service2-1: {{service: service2, address: {prefix}.31}}
+"""
+
+
+class TestMesh:
+    """An inventory in a folder of its own, and what a person does with it."""
+
+    __test__ = False
+
+    def __init__(self, folder: Path, *, provider: str, network: int, machines: str = "") -> None:
+        self.folder = folder
+        self.inventory = folder / "inventory.yaml"
+        self.http, self.https, self.admin = free_ports(3)
+        prefix = f"10.{network}.0"
+        self.inventory.write_text(
+            INVENTORY.format(
+                name=f"t{network}",
+                provider=provider,
+                http=self.http,
+                https=self.https,
+                admin=self.admin,
+                network=f"{prefix}.0/24",
+                prefix=prefix,
+                machines=machines,
+            )
+        )
+
+    @property
+    def workspace(self) -> Workspace:
+        """The inventory as it is now."""
+        return open_workspace(self.inventory)
+
+    def argv(self, *words: str) -> list[str]:
+        """Return the command line of a task on this mesh; words that are not the task's come after its name."""
+        return [sys.executable, "-m", "invoke", words[0], "--inventory", str(self.inventory), *words[1:]]
+
+    def run(
+        self, *words: str, code: int | None = 0, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a task; it must exit with `code`, unless that is None."""
+        done = subprocess.run(
+            self.argv(*words),
+            cwd=ROOT,
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=600,
+            env={**os.environ, **(env or {})},
+        )
+        assert code in (None, done.returncode), (
+            f"{words}: exit {done.returncode}, not {code}\n{done.stdout}\n{done.stderr}"
+        )
+        return done
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start a task and return it while it runs, its error output as a pipe."""
+        return subprocess.Popen(
+            self.argv(*words),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def on(self, host: str, command: str, code: int = 0) -> str:
+        """Run a command on a host; it must exit with `code`; return what it printed."""
+        return self.run("exec", host, command, code=code).stdout
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Return status and body of a request to the front at its published port."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def hostnames(self, service: str, requests: int = 40) -> set[str]:
+        """Return the host names that answer for a service."""
+        bodies = [self.get(f"/service/{service[-1]}")[1] for _ in range(requests)]
+        return {body.split("hostname: ")[1].split()[0] for body in bodies if "hostname: " in body}
+
+    def executions(self, host: str) -> int:
+        """Return how many commands the host's sshd was asked to run so far."""
+        text = self.on(host, "journalctl -u ssh -o cat --no-pager | grep -c 'Starting session: command'")
+        return int(text)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 that nobody listens on now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def wait_until(condition: Callable[[], Any], *, timeout_s: float, what: str) -> Any:
+    """Return the first true value of `condition`, tried again and again; an OSError counts as not yet."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            value = condition()
+        except (OSError, http.client.HTTPException):
+            value = None
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"not within {timeout_s} s: {what}")
+
+
+@contextmanager
+def up(folder: Path, **settings: Any) -> Iterator[TestMesh]:
+    """A mesh that is up and passes its check; gone afterwards, whatever happens."""
+    mesh = TestMesh(folder, **settings)
+    try:
+        mesh.run("up")
+        yield mesh
+    finally:
+        mesh.run("down")
+
+
+def document(text: str) -> Any:
+    """Return the JSON document that a task printed."""
+    return json.loads(text)
