@@ -181,3 +181,14 @@ def vagrant_box(c: Context) -> partial[int]:
     Example: ./mesh vagrant-box
     """
     return work("vagrant_box")
+
+
+@command(layer="which: unit, golden, lab, vagrant, separated by commas; otherwise all that this box can run")
+def test(c: Context, layer: str = "") -> partial[int]:
+    """Run the project's own tests, and name the layers that this box cannot run, with the reason.
+
+    With CI=true in the environment, a layer that cannot run is a failure.
+
+    Example: ./mesh test --layer unit,golden
+    """
+    return partial(import_module("tests.layers").run_tests, [name for name in layer.split(",") if name])

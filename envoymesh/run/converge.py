@@ -167,6 +167,6 @@ def apply_problem(payload: Payload, lines: Sequence[str]) -> Problem | None:
     )
 
 
-def _lost(problem: Problem, host: HostName) -> Problem:
+def _lost(problem: Problem, host: str) -> Problem:
     now = f"{host}: its apply was cut off; the next provision completes it"
     return replace(problem, now=now, hint=f"./mesh provision --limit {host}")

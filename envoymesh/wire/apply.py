@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
-from envoymesh.model.mesh import HostName
 from envoymesh.plan.change import Action, Change, HostPlan
 from envoymesh.resources import Artifact, Directory, File, Unit, User, Validation
 
@@ -51,7 +50,7 @@ class Call:
 class Payload:
     """A host's plan as steps for `APPLY_SCRIPT`; the script names them by their index."""
 
-    host: HostName
+    host: str
     calls: tuple[Call, ...]
 
     @property

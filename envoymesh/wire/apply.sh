@@ -66,7 +66,7 @@ fingerprint() { find "$1" -printf '%P %s %T@ %m %U\n' | sort | sha256sum | cut -
 artifact() {
     local new=$1.envoymesh stamp
     stamp=$KEPT/artifacts/$(printf %s "$1" | sha256sum | cut -c1-64)
-    rm -rf -- "$new" "$new.gz" "$stamp" && mkdir -p -m 0755 -- "${1%/*}" && STAGED+=("$new" "$new.gz") || return
+    rm -rf -- "$new" "$new.gz" "$stamp" && STAGED+=("$new" "$new.gz") || return
     receive "$4" "$5" "$new.gz" || return
     case $2 in
         file) gzip -dc <"$new.gz" >"$new" && chmod 0755 "$new" ;;

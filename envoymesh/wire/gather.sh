@@ -56,7 +56,7 @@ artifact() {
 
 # units NAME...: what systemd says, and the stamp in the environment of the main process.
 units() {
-    local line pid= stamp word
+    local line pid='' stamp word
     while IFS= read -r line; do
         case $line in
             MainPID=*) pid=${line#MainPID=} ;;

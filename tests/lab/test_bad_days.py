@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from envoymesh.events import OutcomeKind
-from envoymesh.machines import netns
+from envoymesh.machines import cgroup, netns
 from envoymesh.model.mesh import HostName
 from envoymesh.problems import Failed
-from envoymesh.resources import Directory, File, Resource, Validation
+from envoymesh.resources import Directory, File, Resource, Unit, Validation
 from envoymesh.run.converge import apply, read
 from envoymesh.run.provision import desired_of
 from tests.meshes import TestMesh, up, wait_until
@@ -187,7 +187,7 @@ def test_a_unit_that_does_not_become_ready_puts_everything_back(lab: TestMesh) -
         replace(r, content=r.content + b"\n[Service]\nExecStartPre=/bin/false\n")
         if isinstance(r, File) and r.path.endswith("envoymesh-front.service")
         else replace(r, stamp="another")
-        if r.address.startswith("unit:")
+        if isinstance(r, Unit)
         else r
         for r in resources
     )
@@ -275,10 +275,8 @@ def test_a_host_that_dies_in_the_middle_does_not_stop_the_others(lab: TestMesh) 
 
 def kill_machine(lab: TestMesh, host: str) -> None:
     """End a machine as a power cut does."""
-    from envoymesh.machines import cgroup  # noqa: PLC0415
-
     group = (cgroup.hierarchy() or Path("/")) / f"envoymesh-{lab.workspace.mesh.identifier}" / host
-    cgroup.kill(group / "payload", within_s=5)
+    cgroup.kill(group / "payload")
 
 
 def test_two_commands_at_once_do_not_meet(lab: TestMesh) -> None:

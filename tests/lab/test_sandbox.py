@@ -1,6 +1,7 @@
 """The sandbox's guide, step by step, on hosts with real sshd, systemd and Envoy."""
 
 import subprocess
+from functools import partial
 
 import pytest
 
@@ -131,9 +132,9 @@ def test_nothing_to_do_is_one_execution_for_a_host_and_a_change_is_two(lab: Test
     assert {host: after[host] - before[host] - 1 for host in hosts} == dict.fromkeys(hosts, 1)
     lab.run("plan")
     lab.on("service1-1", "chmod 0600 /etc/systemd/system/envoymesh-app.service")
-    before = lab.executions("service1-1")
+    earlier = lab.executions("service1-1")
     assert "1 changed, 2 unchanged" in lab.run("provision").stdout
-    assert lab.executions("service1-1") - before - 1 == 2
+    assert lab.executions("service1-1") - earlier - 1 == 2
 
 
 def managed(lab: TestMesh, host: str) -> list[str]:
@@ -185,9 +186,13 @@ def test_all_hosts_rebooted_at_once_serve_again_with_no_command_given(lab: TestM
         lab.on(host, "systemd-run --quiet --on-active=1 systemctl reboot")
     wait_until(lambda: stops(lab), timeout_s=60, what="the front going away")
     for n in ("1", "2"):
-        wait_until(lambda n=n: lab.get(f"/service/{n}")[0] == 200, timeout_s=90, what=f"service {n} after the reboot")
+        wait_until(partial(answers, lab, f"/service/{n}"), timeout_s=90, what=f"service {n} after the reboot")
     wait_until(lambda: lab.run("check", code=None).returncode == 0, timeout_s=60, what="a clean check")
     assert all(booted_at(lab, host) != started[host] for host in started)
+
+
+def answers(lab: TestMesh, path: str) -> bool:
+    return lab.get(path)[0] == 200
 
 
 def booted_at(lab: TestMesh, host: str) -> str:
