@@ -1,9 +1,9 @@
 """What a host must have: one pure function (host, mesh, …) → resources per role."""
 
 from envoymesh.model.mesh import Host, HostName, Mesh
+from envoymesh.model.releases import RELEASES
 from envoymesh.model.secrets import Secrets
 from envoymesh.problems import Failed, Problem, did_you_mean
-from envoymesh.releases import RELEASES
 from envoymesh.resources import Resource
 from roles import common, edge, service, sidecar
 

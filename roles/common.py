@@ -8,8 +8,7 @@ from pathlib import PurePosixPath
 
 from envoymesh.model.mesh import Host, Mesh
 from envoymesh.model.ports import ADMIN_PORT
-from envoymesh.releases import RELEASES
-from envoymesh.render import parsed, render, stamped
+from envoymesh.model.releases import RELEASES
 from envoymesh.resources import (
     Artifact,
     Directory,
@@ -21,7 +20,8 @@ from envoymesh.resources import (
     User,
     Validation,
 )
-from envoymesh.validation import static_bootstrap
+from roles.render import parsed, render, stamped
+from roles.validation import static_bootstrap
 
 CONFIG = "/etc/envoymesh"
 PROGRAMS = "/opt/envoymesh"

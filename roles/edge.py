@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from envoymesh.model.mesh import Host, Mesh, Service
 from envoymesh.model.ports import HEALTH_PATH, SIDECAR_PORT
 from envoymesh.model.secrets import KeyPair
-from envoymesh.render import render
 from envoymesh.resources import Resource
 from roles.common import Process, Xds, process_resources
+from roles.render import render
 
 
 def resources(host: Host, mesh: Mesh, pair: KeyPair) -> list[Resource]:

@@ -2,9 +2,9 @@
 
 from envoymesh.model.mesh import Host, Mesh, Service
 from envoymesh.model.ports import APP_PORT, HEALTH_PATH, SIDECAR_PORT
-from envoymesh.render import render
 from envoymesh.resources import Resource
 from roles.common import Process, Xds, process_resources
+from roles.render import render
 from roles.service import UNIT as APP_UNIT
 
 

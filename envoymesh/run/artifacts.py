@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from envoymesh.model.releases import RELEASES
 from envoymesh.problems import Failed, Problem
-from envoymesh.releases import RELEASES
 from envoymesh.resources import EnvoyBinary, Platform, PythonPackages, Source, Tree
 
 ENVOY_IN_WHEEL = "envoy/_bin/envoy"
