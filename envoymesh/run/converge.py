@@ -57,32 +57,49 @@ def read_all(fleet: Fleet, desired: Desired, asked: Asked = ()) -> dict[HostName
 def apply(fleet: Fleet, reading: Reading, cache: Path, notify: Notify) -> Outcome:
     """Make the plan of a reading true, in one execution; nothing is executed where nothing changes.
 
+    A host on which another apply was at work meanwhile is read once more.
+
     Raises:
         Failed: the host was lost, refused, or put back what it had begun; the problem says which.
     """
     plan = reading.plan
-    if not plan.changes:
-        return Outcome(plan.host, OutcomeKind.UNCHANGED)
-    payload = payload_for(plan, dict(_parcels(plan, reading.observed.platform, cache)))
-    bulk = f", {payload.size_bytes / 1e6:.0f} MB to send" if payload.size_bytes > 1e6 else ""
-    notify(Event(plan.host, f"{len(plan.changes)} changes{bulk}"))
-    lines: list[str] = []
+    while plan.changes:
+        payload = payload_for(plan, dict(_parcels(plan, reading.observed.platform, cache)))
+        bulk = f", {payload.size_bytes / 1e6:.0f} MB to send" if payload.size_bytes > 1e6 else ""
+        notify(Event(plan.host, f"{len(plan.changes)} changes{bulk}"))
+        lines = _executed(fleet, payload, notify)
+        if _ending(lines) != "moved":
+            problem = apply_problem(payload, lines)
+            if problem is not None:
+                raise Failed(problem)
+            return Outcome(plan.host, OutcomeKind.CHANGED, plan.changes)
+        notify(Event(plan.host, "another apply was at work; reading once more"))
+        reading = read(fleet, plan.host, plan.desired)
+        plan = reading.plan
+    return Outcome(plan.host, OutcomeKind.UNCHANGED)
+
+
+def _executed(fleet: Fleet, payload: Payload, notify: Notify) -> list[str]:
+    """Return the lines that an apply printed; tell its longer steps as they begin."""
+    host, lines = HostName(payload.host), list[str]()
 
     def on_line(line: str) -> None:
         lines.append(line)
         call = _call_of(payload, frame_from(line))
         if call is not None and call.verb in _TOLD:
-            notify(Event(plan.host, f"{call.verb} {call.address}"))
+            notify(Event(host, f"{call.verb} {call.address}"))
 
-    session = fleet.session(plan.host)
+    session = fleet.session(host)
     try:
         session.exec(APPLY_SCRIPT, stdin=payload.stream(), on_line=on_line, timeout_s=APPLY_TIMEOUT_S)
     except Failed as failed:
-        raise Failed(*(_lost(p, plan.host) for p in failed.problems)) from None
-    problem = apply_problem(payload, lines)
-    if problem is not None:
-        raise Failed(problem)
-    return Outcome(plan.host, OutcomeKind.CHANGED, plan.changes)
+        raise Failed(*(_lost(p, host) for p in failed.problems)) from None
+    return lines
+
+
+def _ending(lines: Sequence[str]) -> str:
+    """Return how an apply says that it ended: done, refused, restored, stuck, moved, or nothing."""
+    return next((f.fields[0] for f in frames_from(lines) if f.kind == "end"), "")
 
 
 _TOLD = ("artifact", "validate", "restart", "ready")
@@ -149,11 +166,10 @@ _HINT = 'look at the host: ./mesh exec {host} "journalctl -n 30 --no-pager"    t
 
 def apply_problem(payload: Payload, lines: Sequence[str]) -> Problem | None:
     """Return what went wrong in an apply that printed `lines`, or None when it was done. Pure."""
-    frames = list(frames_from(lines))
-    end = next((f.fields[0] for f in frames if f.kind == "end"), "")
+    end = _ending(lines)
     if end == "done":
         return None
-    said = next((f for f in frames if f.kind == "problem"), None)
+    said = next((f for f in frames_from(lines) if f.kind == "problem"), None)
     call = _call_of(payload, said)
     code, step = (call.problem, call.address) if call else ("apply/cut-off", "host:apply")
     words = {"host": payload.host, "step": step}

@@ -37,9 +37,15 @@ abort() {
     finish stuck
 }
 
+# begin: one apply at a time. One that had to wait ends here: the host is not as it was when it was read.
 begin() {
     local other
-    exec 9>"${WORK%/*}/lock" && flock -n 9 || { echo "another apply runs on this host" >&2; return 75; }
+    exec 9>"${WORK%/*}/lock" || return
+    if ! flock -n 9; then
+        flock -w 60 9 && finish moved
+        echo "another apply has been at work for a minute" >&2
+        return 1
+    fi
     for other in "${WORK%/*}"/*/; do [ "$other" = "$WORK/" ] || rm -rf -- "$other"; done
     rm -rf -- "$KEPT/previous" && mkdir -p "$KEPT/artifacts" "$KEPT/previous" && chmod 0755 "$KEPT" &&
         chmod 0711 "${WORK%/*}" "$WORK"
