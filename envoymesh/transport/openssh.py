@@ -66,15 +66,15 @@ def resolve(login: Login) -> Target:
         Failed: OpenSSH does not accept the configuration.
     """
     said = _configured(login)
-    jump = login.jump or next(iter(said.get("proxyjump", [])), "none")
+    port = login.port or int(said["port"][0] if "port" in said else 22)
     return Target(
         login=login,
         address=said["hostname"][0] if "hostname" in said else login.address,
-        port=login.port or int(said["port"][0] if "port" in said else 22),
+        port=port,
         user=login.user or (said["user"][0] if "user" in said else getpass.getuser()),
         identities=(login.key,) if login.key else _identities(said),
         only_identities=login.key is not None or said.get("identitiesonly") == ["yes"],
-        jump=None if jump == "none" or _is_self(jump, login) else jump,
+        jump=_jump(login, said, port),
     )
 
 
@@ -83,9 +83,10 @@ def jump_target(target: Target) -> Target:
 
     It logs in as OpenSSH would, but the host's own key is tried first.
     """
-    jumped = resolve(_jump_login(target.login, target.jump or ""))
-    own = (target.login.key,) if target.login.key else ()
-    return replace(jumped, identities=(*own, *jumped.identities))
+    login = _jump_login(target.login, target.jump or "")
+    jump = resolve(replace(login, key=None))
+    own = (login.key,) if login.key else ()
+    return replace(jump, login=login, identities=(*own, *jump.identities))
 
 
 def ssh_command(login: Login) -> list[str]:
@@ -142,9 +143,15 @@ def _identities(said: Mapping[str, list[str]]) -> tuple[Path, ...]:
     return tuple(Path(file.replace("%d", "~")).expanduser() for file in files)
 
 
-def _is_self(jump: str, login: Login) -> bool:
-    """Return whether the last hop is the host itself, as `Host *` with a ProxyJump makes it."""
-    return _hop(jump.rpartition(",")[2])[1] == login.address
+def _jump(login: Login, said: Mapping[str, list[str]], port: int) -> str | None:
+    if login.jump:
+        return None if login.jump == "none" else login.jump
+    jump: str | None = next(iter(said.get("proxyjump", [])), None)
+    if jump is None:
+        return None
+    # `Host *` with a ProxyJump sends the jump host through itself; OpenSSH takes no notice of that either.
+    _, address, its_port = _hop(jump.rpartition(",")[2])
+    return None if address == login.address and its_port in (None, port) else jump
 
 
 def _hop(text: str) -> tuple[str | None, str, int | None]:
@@ -162,6 +169,7 @@ def _jump_login(login: Login, jump: str) -> Login:
         known_hosts=login.known_hosts,
         port=port,
         user=user,
+        key=login.key,
         jump=before or None,
         host_keys=login.host_keys,
         namespace=login.namespace,
@@ -192,7 +200,7 @@ def _through(login: Login) -> Sequence[str]:
     """
     if login.jump in (None, "none"):
         return ["-J", "none"] if login.jump else []
-    jump = replace(_jump_login(login, login.jump or ""), key=login.key)
+    jump = _jump_login(login, login.jump or "")
     command = ["ssh", *_options(jump), _destination(jump)]
     escaped = [argument.replace("%", "%%") for argument in command]
     return ["-o", f"ProxyCommand={shlex.join([*escaped[:-1], '-W', '[%h]:%p', escaped[-1]])}"]

@@ -9,13 +9,17 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from envoymesh.transport.login import Login
+import pytest
 
-SSHD = "/usr/sbin/sshd"  # it insists on an absolute path
+from envoymesh.problems import Failed, Problem
+from envoymesh.transport.login import Login
+from envoymesh.transport.ssh import connect
+
+SSHD = shutil.which("sshd") or "/usr/sbin/sshd"  # it insists on an absolute path
 
 
 def until(what: str, holds: Callable[[], bool], timeout_s: float = 10) -> None:
@@ -171,9 +175,12 @@ def agent(folder: Path, *keys: Path, passphrase: str = "") -> Iterator[Path]:
         process.wait(10)
 
 
-def has(*tools: str) -> bool:
-    """Return whether all these commands are installed."""
-    return all(shutil.which(tool) for tool in tools)
+def problem_of(login: Login, timeout_s: float = 10) -> Problem:
+    """Return the one problem that keeps `login` from logging in."""
+    with pytest.raises(Failed) as failed, connect(login, timeout_s=timeout_s):
+        pass
+    (problem,) = failed.value.problems
+    return problem
 
 
 def _userdel(name: str) -> bool:
@@ -187,7 +194,5 @@ def _children(pid: int) -> list[int]:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
