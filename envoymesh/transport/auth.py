@@ -1,5 +1,6 @@
 """Which keys are offered to a host, in which order, and what is said when none is accepted."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -53,12 +54,15 @@ class KeyLogin:
         return self._agent.get_keys()
 
     def _accepted(self, transport: paramiko.Transport, name: str, key: paramiko.PKey) -> bool:
+        began = time.monotonic()
         try:
             more = transport.auth_publickey(self.target.user, key)
         except BadAuthenticationType as error:
             more = error.allowed_types
             self.tried.append("the host takes no keys for this user")
         except AuthenticationException:
+            if time.monotonic() - began >= transport.auth_timeout:
+                raise  # no answer is no refusal
             if not transport.is_active():
                 self.tried.append(f"{name}: the host ended the connection")
                 raise self._refused() from None

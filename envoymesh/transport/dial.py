@@ -3,9 +3,11 @@
 import ctypes
 import os
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from typing_extensions import override
@@ -45,6 +47,33 @@ def dial(address: str, port: int, *, deadline: float, namespace: Path | None = N
     if namespace is None:
         return _connect(address, port, deadline)
     return _inside(namespace, lambda: _connect(address, port, deadline))
+
+
+class _Proxied(socket.socket):
+    """Our end of a proxy command, which ends with it."""
+
+    process: "subprocess.Popen[bytes]"
+
+    @override
+    def close(self) -> None:
+        super().close()
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=2)
+
+
+def proxied(command: str) -> socket.socket:
+    """Return a socket to the standard input and output of a shell command (OpenSSH's ProxyCommand)."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        sock = _Proxied(fileno=ours.detach())
+        sock.process = subprocess.Popen(
+            ["/bin/sh", "-c", f"exec {command}"],
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+            stderr=subprocess.DEVNULL,
+        )
+    return sock
 
 
 def _connect(address: str, port: int, deadline: float) -> socket.socket:

@@ -64,17 +64,26 @@ class HostKeys:
         Raises:
             Failed: the key is not the known one, is revoked, or is unknown and the login is strict.
         """
-        name, blob = self._target.known_as, key.asbytes()
-        if not self._is_known(known_keys(self._files, name), key):
+        if not self._is_known(key):
             if self._target.login.host_keys != "accept-new":
                 raise self._unknown(key)
-            with _appending(self._files[0]) as file:
-                # Another process may have met the same host since.
-                if not self._is_known(known_keys(self._files, name), key):
-                    _append(file, f"{name} {key.get_name()} {base64.b64encode(blob).decode()}")
+            try:
+                self._remember(key)
+            except OSError as error:
+                raise self._not_kept(error) from error
         self.verified = True
 
-    def _is_known(self, known: Sequence[KnownKey], key: paramiko.PKey) -> bool:
+    def _remember(self, key: paramiko.PKey) -> None:
+        with _appending(self._files[0]) as file:
+            # Another process may have met the same host since.
+            if not self._is_known(key):
+                _append(file, self._line(key))
+
+    def _line(self, key: paramiko.PKey) -> str:
+        return f"{self._target.known_as} {key.get_name()} {key.get_base64()}"
+
+    def _is_known(self, key: paramiko.PKey) -> bool:
+        known = known_keys(self._files, self._target.known_as)
         same = [entry for entry in known if entry.blob == key.asbytes()]
         if any(entry.revoked for entry in same):
             raise self._revoked(same)
@@ -111,7 +120,6 @@ class HostKeys:
         )
 
     def _unknown(self, key: paramiko.PKey) -> Failed:
-        line = f"{self._target.known_as} {key.get_name()} {base64.b64encode(key.asbytes()).decode()}"
         return Failed(
             Problem(
                 "ssh/host-key-unknown",
@@ -119,9 +127,15 @@ class HostKeys:
                 self._target.at,
                 (_shown(key), f"not in {', '.join(map(str, self._files))}"),
                 "nothing was sent: the connection was ended before the login",
-                f"{_compare(key)}\nthe same key there: echo '{line}' >> {self._files[0]}",
+                f"{_compare(key)}\nthe same key there: echo '{self._line(key)}' >> {self._files[0]}",
             )
         )
+
+    def _not_kept(self, error: OSError) -> Failed:
+        what = f"the new host key of `{self._target.known_as}` cannot be kept in `{self._files[0]}`"
+        now = "nothing was sent: the connection was ended before the login"
+        hint = f"ls -ld {self._files[0].parent} {self._files[0]}"
+        return Failed(Problem("ssh/known-hosts", what, self._target.at, (str(error),), now, hint))
 
 
 def known_keys(files: Sequence[Path], name: str) -> list[KnownKey]:

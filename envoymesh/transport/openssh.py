@@ -3,6 +3,7 @@
 import getpass
 import os
 import pwd
+import re
 import shlex
 import subprocess
 from collections import defaultdict
@@ -29,6 +30,7 @@ class Target:
         identities: private key files, the first to be tried first; those that do not exist are passed over.
         only_identities: whether the agent's other keys are not to be tried.
         jump: the jump hosts as for `ssh -J`, or None.
+        proxy_command: the shell command to talk to instead of a TCP port, or None.
     """
 
     login: Login
@@ -38,6 +40,7 @@ class Target:
     identities: tuple[Path, ...]
     only_identities: bool
     jump: str | None
+    proxy_command: str | None = None
 
     @property
     def at(self) -> str:
@@ -67,7 +70,7 @@ def resolve(login: Login) -> Target:
     """
     said = _configured(login)
     port = login.port or int(said["port"][0] if "port" in said else 22)
-    return Target(
+    target = Target(
         login=login,
         address=said["hostname"][0] if "hostname" in said else login.address,
         port=port,
@@ -76,6 +79,8 @@ def resolve(login: Login) -> Target:
         only_identities=login.key is not None or said.get("identitiesonly") == ["yes"],
         jump=_jump(login, said, port),
     )
+    command = None if login.jump else next(iter(said.get("proxycommand", [])), None)
+    return replace(target, proxy_command=_expanded(command, target)) if command else target
 
 
 def jump_target(target: Target) -> Target:
@@ -152,6 +157,12 @@ def _jump(login: Login, said: Mapping[str, list[str]], port: int) -> str | None:
     # `Host *` with a ProxyJump sends the jump host through itself; OpenSSH takes no notice of that either.
     _, address, its_port = _hop(jump.rpartition(",")[2])
     return None if address == login.address and its_port in (None, port) else jump
+
+
+def _expanded(text: str, target: Target) -> str:
+    """Replace the tokens of a ProxyCommand."""
+    tokens = {"%%": "%", "%h": target.address, "%n": target.login.address, "%p": str(target.port), "%r": target.user}
+    return re.sub("%.", lambda token: tokens.get(token[0], token[0]), text)
 
 
 def _hop(text: str) -> tuple[str | None, str, int | None]:

@@ -18,7 +18,7 @@ from paramiko.ssh_exception import ChannelException, IncompatiblePeer
 from envoymesh.problems import Failed, Problem
 from envoymesh.transport import remote
 from envoymesh.transport.auth import KeyLogin
-from envoymesh.transport.dial import dial
+from envoymesh.transport.dial import dial, proxied
 from envoymesh.transport.gateways import Gateways
 from envoymesh.transport.host_keys import HostKeys
 from envoymesh.transport.login import Login
@@ -238,6 +238,8 @@ class _Start:
 
     def _dial(self) -> socket.socket:
         target = self.target
+        if target.proxy_command:
+            return proxied(target.proxy_command)
         try:
             return dial(target.address, target.port, deadline=self.deadline, namespace=target.login.namespace)
         except OSError as error:

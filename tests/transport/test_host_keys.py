@@ -122,3 +122,10 @@ def test_many_at_once_keep_one_line(shared_server: Sshd, known_hosts: Path) -> N
     for thread in threads:
         thread.join()
     assert known_hosts.read_text() == line(shared_server)
+
+
+def test_new_key_that_cannot_be_kept(shared_server: Sshd, known_hosts: Path) -> None:
+    known_hosts.mkdir(parents=True)
+    problem = problem_of(shared_server.login(known_hosts))
+    assert (problem.code, problem.exit_code) == ("ssh/known-hosts", ExitCode.PROBLEM)
+    assert str(known_hosts) in problem.what

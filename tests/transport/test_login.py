@@ -15,7 +15,7 @@ import pytest
 from envoymesh.problems import ExitCode, Failed
 from envoymesh.transport.login import Login
 from envoymesh.transport.ssh import connect, ssh_command
-from tests.transport.sshd import Sshd, agent, free_port, namespace, new_key, problem_of, running, until
+from tests.transport.sshd import SSHD, Sshd, agent, free_port, namespace, new_key, problem_of, running, until
 
 
 def says(login: Login, script: str = "echo hello") -> bytes:
@@ -374,6 +374,23 @@ def test_jump_from_the_configuration(shared_server: Sshd, known_hosts: Path, hom
         login = shared_server.login(known_hosts, jump=None)
         assert says(login) == b"hello\n"
         assert bastion.logins() == 1
+
+
+def test_proxy_command_from_the_configuration(shared_server: Sshd, known_hosts: Path, home: Path) -> None:
+    """Here sshd itself is the command, as inetd would run it; nothing listens where the login says."""
+    command = f"{SSHD} -i -f {shared_server.config} -o 'VersionAddendum=%h,%p,%r'"
+    (home / ".ssh/config").write_text(f"Host *\n  ProxyCommand {command}\n")
+    login = shared_server.login(known_hosts, address="192.0.2.7", port=7, jump=None)
+    with connect(login) as session:
+        assert session.exec("echo hello", timeout_s=20).stdout == b"hello\n"
+        assert session.connection.transport.remote_version.endswith(" 192.0.2.7,7,root")
+    assert openssh(login) == "hello\n"
+
+
+def test_proxy_command_that_fails(shared_server: Sshd, known_hosts: Path, home: Path) -> None:
+    (home / ".ssh/config").write_text("Host *\n  ProxyCommand false\n")
+    problem = problem_of(shared_server.login(known_hosts, jump=None))
+    assert (problem.code, problem.exit_code) == ("ssh/unreachable", ExitCode.UNREACHABLE)
 
 
 # Namespaces
