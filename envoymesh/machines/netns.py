@@ -56,7 +56,8 @@ def make_hub(name: str, network: IPv4Network) -> None:
 def plug(name: str, hub: str, address: IPv4Address, network: IPv4Network) -> None:
     """Connect a host's namespace to the hub, with `address` and the hub as its default route."""
     gateway, port = _first(network).ip, f"v{int(address):08x}"
-    if f"via {gateway} dev eth0 src {address} " in _ip("-n", name, "route", "get", _ELSEWHERE, check=False):
+    route = _ip("-n", name, "route", "get", _ELSEWHERE, check=False)
+    if f"via {gateway} dev eth0 src {address} " in route and _ip("-n", hub, "link", "show", port, check=False):
         return
     _ip("-n", name, "link", "delete", "eth0", check=False)
     _ip("-n", hub, "link", "delete", port, check=False)

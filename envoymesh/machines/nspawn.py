@@ -145,6 +145,7 @@ class Nspawn:
             if gone & {edge.name for edge in self._mesh.edges[:1]}:
                 publish.unpublish(self._publish)
             for name in gone:
+                self._forget(name)
                 cgroup.kill(self._payload(name))
             for name in sorted(gone):
                 self._destroy(name, progress)
@@ -293,7 +294,6 @@ class Nspawn:
         runs = cgroup.populated(group) and netns.exists(namespace)
         if not runs:
             self._end(host.name)
-            group.mkdir()
         netns.plug(namespace, self._hub, host.address, self._mesh.machines.network)
         if runs:
             return
@@ -314,7 +314,7 @@ class Nspawn:
         )
 
     def _end(self, name: HostName) -> None:
-        """End the processes of a machine."""
+        """End the processes of a machine; its empty group still tells that it exists."""
         group, payload = self._group(name), self._payload(name)
         if payload.exists():
             cgroup.kill(payload)
@@ -322,7 +322,10 @@ class Nspawn:
         cgroup.kill(group)
         if not cgroup.emptied(group, within_s=20):
             raise Failed(_did_not_end(name, group))
-        cgroup.remove(group)
+        for below in group.glob("*/"):
+            cgroup.remove(below)
+        for path in Path("/run/systemd/nspawn").glob(f"*/{_machine_name(self._namespace(name))}"):
+            path.rmdir()  # An nspawn that was killed so early that it had no guest leaves it.
 
     def _await_ssh(self, hosts: Sequence[Host], progress: Progress) -> None:
         """Wait until every machine's sshd says hello; all are tried before any is given up."""
@@ -341,16 +344,20 @@ class Nspawn:
         if problems:
             raise Failed(*problems)
 
-    def _destroy(self, name: HostName, progress: Progress) -> None:
-        """Remove one machine; what tells that it exists goes last."""
-        progress(name, "destroying")
+    def _forget(self, name: HostName) -> None:
+        """Make half a machine of a whole one: if nothing else comes, `create` makes it anew."""
         record = self._record(name)
-        self._end(name)
-        netns.remove(self._namespace(name))
         if record.exists():
             self._know({record.read_text().split()[0]: ""})
             record.unlink()
+
+    def _destroy(self, name: HostName, progress: Progress) -> None:
+        """Remove one machine; what tells that it exists goes last."""
+        progress(name, "destroying")
+        self._end(name)
+        netns.remove(self._namespace(name))
         shutil.rmtree(self._machines / name, ignore_errors=True)
+        cgroup.remove(self._group(name))
 
     def _remove_mesh(self) -> None:
         """Remove what the machines shared, but for the key and what others wrote to known_hosts."""
