@@ -102,6 +102,8 @@ def front_secrets(mesh: Mesh, folder: Path, now: datetime.datetime) -> Secrets:
 def _authority(mesh: Mesh, folder: Path, now: datetime.datetime) -> KeyPair:
     pair = _load(folder / "ca.pem", folder / "ca-key.pem")
     if pair is None:
+        if (folder / "ca.pem").exists():
+            raise Failed(_authority_problem(folder))  # its key is lost, and clients trust it
         pair = make_authority(mesh.name, now)
         _save(pair, folder / "ca.pem", folder / "ca-key.pem")
     try:
@@ -116,7 +118,7 @@ def _authority(mesh: Mesh, folder: Path, now: datetime.datetime) -> KeyPair:
 def _authority_problem(folder: Path) -> Problem:
     return Problem(
         code="certificate/authority",
-        what="the certificate authority cannot be used: damaged, expired, or not this key's",
+        what="the certificate authority cannot be used: expired, damaged, or without its key",
         at=f"{folder / 'ca.pem'}, {folder / 'ca-key.pem'}",
         now="nothing was changed; the front serves with the certificate that it has",
         hint="put both files back from a copy; or move them away, and clients need the new ca.pem",

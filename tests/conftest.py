@@ -9,6 +9,11 @@ settings.register_profile("mesh", deadline=None)  # a slow box is no defect
 settings.load_profile("mesh")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what golden tests need to be told."""
+    parser.addoption("--update-golden", action="store_true", help="write what is rendered now as what is expected")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests with their layer and its timeout; quick layers first."""
     order = list(FOLDERS)
