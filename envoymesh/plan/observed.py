@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from envoymesh.resources import Platform
 
@@ -41,6 +42,28 @@ class HttpAnswer:
     body: str = ""
 
 
+class Dialled(StrEnum):
+    """What became of an attempt to connect."""
+
+    OPEN = "open"
+    REFUSED = "refused"
+    SILENT = "silent"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is read of a host besides what it shall have.
+
+    `http` are ports and paths of its loopback to get; `dial` addresses and ports to connect to from there.
+    """
+
+    http: tuple[tuple[int, str], ...] = ()
+    dial: tuple[tuple[str, int], ...] = ()
+
+
+NOTHING_MORE = Asked()
+
+
 @dataclass(frozen=True)
 class Observed:
     """One host, at one moment, as far as its desired resources and its last apply are concerned."""
@@ -52,6 +75,7 @@ class Observed:
     units: Mapping[str, ObservedUnit]
     answers: Mapping[tuple[int, str], HttpAnswer]
     manifest: frozenset[str]
+    dialled: Mapping[tuple[str, int], Dialled] = field(default_factory=dict)
 
     def stats(self, port: int) -> Mapping[str, str]:
         """Return Envoy's text stats at `port`, by name; empty when it did not answer."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from envoymesh.events import Event, Notify, Outcome, OutcomeKind, failed_outcome
 from envoymesh.model.mesh import HostName
 from envoymesh.plan.change import HostPlan
-from envoymesh.plan.observed import Observed
+from envoymesh.plan.observed import NOTHING_MORE, Asked, Observed
 from envoymesh.plan.planner import plan_for
 from envoymesh.problems import Failed, Problem
 from envoymesh.resources import Artifact, Platform, Resource
@@ -22,7 +22,6 @@ APPLY_TIMEOUT_S = 600.0
 SLICE_BYTES = 256 * 1024
 
 Desired = Mapping[HostName, Sequence[Resource]]
-Asked = Sequence[tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Reading:
     plan: HostPlan
 
 
-def read(fleet: Fleet, host: HostName, resources: Sequence[Resource], asked: Asked = ()) -> Reading:
+def read(fleet: Fleet, host: HostName, resources: Sequence[Resource], asked: Asked = NOTHING_MORE) -> Reading:
     """Read `host` in one execution and plan it.
 
     Raises:
@@ -49,7 +48,7 @@ def read(fleet: Fleet, host: HostName, resources: Sequence[Resource], asked: Ask
     return Reading(observed, plan_for(host, resources, observed))
 
 
-def read_all(fleet: Fleet, desired: Desired, asked: Asked = ()) -> dict[HostName, Reading | Problem]:
+def read_all(fleet: Fleet, desired: Desired, asked: Asked = NOTHING_MORE) -> dict[HostName, Reading | Problem]:
     """Read the hosts of `desired`, all at once."""
     return fleet.each(desired, lambda host: read(fleet, host, desired[host], asked))
 

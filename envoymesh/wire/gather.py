@@ -5,7 +5,16 @@ import shlex
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
-from envoymesh.plan.observed import TEXT_STATS, HttpAnswer, Observed, ObservedPath, ObservedUnit
+from envoymesh.plan.observed import (
+    NOTHING_MORE,
+    TEXT_STATS,
+    Asked,
+    Dialled,
+    HttpAnswer,
+    Observed,
+    ObservedPath,
+    ObservedUnit,
+)
 from envoymesh.problems import Failed, Problem
 from envoymesh.resources import Artifact, Directory, File, Platform, Resource, Unit, User
 from envoymesh.wire.frames import Frame, frames_from
@@ -13,12 +22,12 @@ from envoymesh.wire.frames import Frame, frames_from
 _LIBRARY = (files("envoymesh.wire") / "gather.sh").read_text(encoding="utf-8")
 
 
-def gather_script(resources: Sequence[Resource], asked: Sequence[tuple[int, str]] = ()) -> str:
+def gather_script(resources: Sequence[Resource], asked: Asked = NOTHING_MORE) -> str:
     """Return the bash text that reads a host that shall have `resources`.
 
     Args:
         resources: what the host shall have.
-        asked: further (port, path) of the host's loopback to read over HTTP.
+        asked: what else is to be read.
     """
     files_ = [r for r in resources if isinstance(r, File)]
     paths = [r.path for r in resources if isinstance(r, File | Directory)]
@@ -31,18 +40,19 @@ def gather_script(resources: Sequence[Resource], asked: Sequence[tuple[int, str]
         *(["artifact", str(i), artifact.path] for i, artifact in enumerate(artifacts)),
         ["units", *(r.name for r in resources if isinstance(r, Unit))],
         *(["http", str(i), str(port), path] for i, (port, path) in enumerate(_requests(resources, asked))),
+        *(["dial", str(i), address, str(port)] for i, (address, port) in enumerate(asked.dial)),
         ["frame", "end"],
     ]
     return _LIBRARY + "".join(shlex.join(call) + "\n" for call in calls if len(call) > 1 or call == ["platform"])
 
 
-def _requests(resources: Sequence[Resource], asked: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+def _requests(resources: Sequence[Resource], asked: Asked) -> list[tuple[int, str]]:
     stats = ((unit.probe.port, TEXT_STATS) for unit in resources if isinstance(unit, Unit) and unit.probe.stats)
-    return list(dict.fromkeys((*stats, *asked)))
+    return list(dict.fromkeys((*stats, *asked.http)))
 
 
 def observed_from(
-    host: str, lines: Iterable[str], resources: Sequence[Resource], asked: Sequence[tuple[int, str]] = ()
+    host: str, lines: Iterable[str], resources: Sequence[Resource], asked: Asked = NOTHING_MORE
 ) -> Observed:
     """Return what the output of `gather_script(resources, asked)` says.
 
@@ -73,7 +83,13 @@ def observed_from(
         units=_units(first["units"].text(0), [f for f in frames if f.kind == "stamp"]) if "units" in first else {},
         answers={requests[int(f.fields[0])]: http_answer(f.data(1)) for f in frames if f.kind == "http"},
         manifest=frozenset(first["manifest"].text(0).splitlines()),
+        dialled={asked.dial[int(f.fields[0])]: _dialled(f.fields[1]) for f in frames if f.kind == "dial"},
     )
+
+
+def _dialled(status: str) -> Dialled:
+    """Return what the exit status of `timeout` around an attempt to connect means."""
+    return {"0": Dialled.OPEN, "124": Dialled.SILENT}.get(status, Dialled.REFUSED)
 
 
 def _version(text: str) -> tuple[int, int] | None:

@@ -82,3 +82,9 @@ http() {
         timeout 3 cat <&3; } 2>/dev/null | packed)"
 }
 
+# dial INDEX ADDRESS PORT: whether something accepts a connection from here.
+dial() {
+    timeout 2 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$2" "$3" 2>/dev/null
+    frame dial "$1" $?
+}
+
