@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.labs import eventually, free_ports
 from tests.layers import ROOT
-from tests.meshes import free_ports, wait_until
 
 WITH_A_SLOW_PATH = """\
 import asyncio, sys
@@ -44,7 +44,7 @@ def port() -> int:
 def started(port: int, *words: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
-            wait_until(lambda: get(port, "/healthz")[0] == 200, timeout_s=20, what="the application")
+            eventually(lambda: get(port, "/healthz")[0] == 200, within_s=20, what="the application")
             yield process
         finally:
             process.kill()
@@ -79,7 +79,7 @@ def test_a_stop_finishes_what_is_being_answered_and_takes_nothing_new(slow: subp
         assert slow.stdout is not None
         assert slow.stdout.readline() == "begun\n"
         slow.send_signal(signal.SIGTERM)
-        wait_until(lambda: refuses(port), timeout_s=5, what="the port being closed")
+        eventually(lambda: refuses(port), within_s=5, what="the port being closed")
         assert running.result() == (200, "finished")
     assert slow.wait(timeout=10) == 0, "an idle connection must not hold it up"
 
