@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -30,10 +31,10 @@ serve(app, int(sys.argv[1]))
 
 
 def get(port: int, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    return answer.status, answer.read().decode()
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
 
 
 @pytest.fixture
@@ -71,17 +72,16 @@ def test_it_answers_as_the_command_line_says(application: subprocess.Popen[str],
 
 
 def test_a_stop_finishes_what_is_being_answered_and_takes_nothing_new(slow: subprocess.Popen[str], port: int) -> None:
-    idle = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    idle.request("GET", "/healthz")
-    idle.getresponse().read()
-    with ThreadPoolExecutor() as pool:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as idle, ThreadPoolExecutor() as pool:
+        idle.request("GET", "/healthz")
+        idle.getresponse().read()
         running = pool.submit(get, port, "/slow")
         assert slow.stdout is not None
         assert slow.stdout.readline() == "begun\n"
         slow.send_signal(signal.SIGTERM)
         eventually(lambda: refuses(port), within_s=5, what="the port being closed")
         assert running.result() == (200, "finished")
-    assert slow.wait(timeout=10) == 0, "an idle connection must not hold it up"
+        assert slow.wait(timeout=10) == 0, "an idle connection must not hold it up"
 
 
 def refuses(port: int) -> bool:
