@@ -1,0 +1,129 @@
+"""The front at its edge: what it lets through, and what clients notice when something behind it goes."""
+
+import http.client
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+
+from envoymesh.model.mesh import HostName
+from tests.labs import eventually
+from tests.meshes import TestMesh
+
+
+def curl(lab: TestMesh, path: str, *words: str, show: str = "%{http_code}") -> str:
+    command = ["curl", "-s", "--path-as-is", "-o", "/dev/null", "-w", show, *words, f"localhost:{lab.http}{path}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+
+
+@pytest.mark.parametrize("path", ["/service//1", "/x/../service/1", "/./service/1"])
+def test_a_path_is_matched_as_services_will_see_it(lab: TestMesh, path: str) -> None:
+    assert curl(lab, path) == "200"
+
+
+def test_an_escaped_slash_is_sent_back_as_a_plain_one(lab: TestMesh) -> None:
+    answer = curl(lab, "/service%2F1", show="%{http_code} %{redirect_url}")
+    assert answer == f"307 http://localhost:{lab.http}/service/1"
+
+
+def test_a_header_with_an_underscore_is_refused(lab: TestMesh) -> None:
+    assert curl(lab, "/service/1", "-H", "x_forged: 1") == "400"
+    assert curl(lab, "/service/1", "-H", "x-honest: 1") == "200"
+
+
+def test_nobody_outside_is_heard_on_what_only_a_proxy_may_say(lab: TestMesh) -> None:
+    forged = ["-H", "x-envoy-upstream-alt-stat-name: forged"]
+    assert curl(lab, "/service/1", *forged) == "200"
+    assert "forged" not in lab.on("front-envoy", "curl -s localhost:8001/stats")
+    sidecar = "http://{}:8000/service/1".format(lab.workspace.mesh.hosts[HostName("service1-1")].address)
+    lab.on("front-envoy", f"curl -s -o /dev/null -H '{forged[1]}' {sidecar}")
+    assert "forged" in lab.on("service1-1", "curl -s localhost:8001/stats"), "a sidecar does hear it"
+
+
+def test_a_sidecar_lets_through_its_own_service_and_the_health_check_alone(lab: TestMesh) -> None:
+    sidecar = "http://{}:8000".format(lab.workspace.mesh.hosts[HostName("service1-1")].address)
+    for path, code in (("/service/1", 200), ("/healthz", 200), ("/service/2", 404), ("/", 404)):
+        asked = f"curl -s -o /dev/null -w '%{{http_code}}' {sidecar}{path}"
+        assert lab.on("front-envoy", asked).strip() == str(code)
+
+
+@pytest.mark.parametrize("how", ["restart", "kill --signal=KILL"])
+def test_no_request_is_lost_when_the_only_application_restarts(lab: TestMesh, how: str) -> None:
+    with load(lab, "GET", "POST") as answers:
+        lab.on("service1-1", f"systemctl {how} envoymesh-app")
+        after = answers.total()
+        eventually(lambda: answers.total() > after + 200, what="requests after it came back")
+    in_flight = {"GET 502", "GET 503", "POST 502", "POST 503"} if "KILL" in how else set()
+    assert set(answers) - in_flight == {"GET 200", "POST 405"}
+    assert sum(answers[key] for key in in_flight) <= CLIENTS
+
+
+def test_no_read_is_lost_when_the_only_sidecar_restarts(lab: TestMesh) -> None:
+    with load(lab, "GET") as answers:
+        lab.on("service1-1", "systemctl restart envoymesh-sidecar")
+        after = answers.total()
+        eventually(lambda: answers.total() > after + 200, what="requests after it came back")
+    assert set(answers) == {"GET 200"}
+
+
+def test_a_member_that_loses_its_power_is_left_out_and_no_read_is_lost(lab: TestMesh) -> None:
+    lab.run("scale", "service1=2")
+    assert lab.hostnames("service1") == {"service1-1", "service1-2"}
+    namespace = f"{lab.workspace.mesh.identifier}-service1-2"
+    link = subprocess.run(
+        ["ip", "-n", namespace, "-br", "link", "show", "type", "veth"], capture_output=True, text=True, check=True
+    ).stdout.split("@")[0]
+    with load(lab, "GET") as answers:
+        subprocess.run(["ip", "-n", namespace, "link", "set", link, "down"], check=True)
+        try:
+            eventually(lambda: stat(lab, "membership_healthy") == 1, what="the health check's finding")
+        finally:
+            subprocess.run(["ip", "-n", namespace, "link", "set", link, "up"], check=True)
+        eventually(lambda: stat(lab, "membership_healthy") == 2, within_s=60, what="the member's return")
+    assert set(answers) == {"GET 200"}
+
+
+def stat(lab: TestMesh, name: str) -> int:
+    with closing(http.client.HTTPConnection("127.0.0.1", lab.admin, timeout=10)) as connection:
+        connection.request("GET", "/stats?filter=cluster.service1")
+        lines = connection.getresponse().read().decode().splitlines()
+    return next(int(line.split(": ")[1]) for line in lines if line.startswith(f"cluster.service1.{name}: "))
+
+
+CLIENTS = 4
+
+
+@contextmanager
+def load(lab: TestMesh, *methods: str) -> Iterator[Counter[str]]:
+    """Give a count of `METHOD STATUS` that grows while some clients ask for service 1, each over one connection."""
+    answers: Counter[str] = Counter()
+    done = threading.Event()
+    clients = [
+        threading.Thread(target=client, args=(lab.http, methods[i % len(methods)], answers, done))
+        for i in range(CLIENTS)
+    ]
+    for thread in clients:
+        thread.start()
+    try:
+        eventually(lambda: answers.total() > 100, what="the first answers")
+        yield answers
+    finally:
+        done.set()
+        for thread in clients:
+            thread.join()
+
+
+def client(port: int, method: str, answers: Counter[str], done: threading.Event) -> None:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        while not done.wait(0.005):
+            try:
+                connection.request(method, "/service/1")
+                answer = connection.getresponse()
+                answer.read()
+                answers[f"{method} {answer.status}"] += 1
+            except (OSError, http.client.HTTPException) as error:
+                answers[f"{method} {type(error).__name__}"] += 1
+                connection.close()
