@@ -136,11 +136,24 @@ def _mmdebstrap(recipe: Recipe, target: Path, lock: int) -> None:
     )
 
 
+def _bounds() -> list[str]:
+    """Return a prefix under which a command ends with this process, and root's with all its mounts and children.
+
+    mmdebstrap mounts /proc, /sys and /dev into the image; one that was killed would leave them there, for the
+    next build to remove what is in them.
+    """
+    alone = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    return ["setpriv", "--pdeathsig", "KILL", *(alone if os.geteuid() == 0 else [])]
+
+
 def _run(command: list[str], lock: int, scratch: Path | None = None) -> None:
     """Run a builder that ends when this process does, holding the lock until it has ended."""
+    absent = [tool for tool in ("setpriv", "unshare", command[0]) if not shutil.which(tool)]
+    if absent:
+        raise Failed(tool_missing(absent))
     try:
         subprocess.run(
-            ["setpriv", "--pdeathsig", "TERM", *command],
+            [*_bounds(), *command],
             check=True,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -148,9 +161,7 @@ def _run(command: list[str], lock: int, scratch: Path | None = None) -> None:
             pass_fds=(lock,),
             env={**os.environ, **({"TMPDIR": str(scratch)} if scratch else {})},
         )
-    except (subprocess.CalledProcessError, FileNotFoundError) as error:
-        if isinstance(error, FileNotFoundError) or not shutil.which(command[0]):
-            raise Failed(tool_missing([command[0]])) from error
+    except subprocess.CalledProcessError as error:
         raise Failed(
             Problem(
                 code="machines/image",
@@ -167,6 +178,8 @@ PACKAGES = {
     "tar": "tar",
     "setpriv": "util-linux",
     "nsenter": "util-linux",
+    "setsid": "util-linux",
+    "unshare": "util-linux",
     "ip": "iproute2",
     "systemd-nspawn": "systemd-container",
     "systemd-socket-activate": "systemd",
