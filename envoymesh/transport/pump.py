@@ -8,6 +8,9 @@ import paramiko
 
 BLOCK = 256 * 1024
 
+ENDED = (OSError, EOFError, paramiko.SSHException)
+"""What either end raises when it, or the connection beneath, is gone."""
+
 
 def pumped(channel: paramiko.Channel) -> socket.socket:
     """Return a socket whose other end is `channel`. Ends when both directions have, or when the channel does."""
@@ -19,19 +22,20 @@ def pumped(channel: paramiko.Channel) -> socket.socket:
 
 
 def _up(ours: socket.socket, channel: paramiko.Channel) -> None:
-    with suppress(OSError):
+    with suppress(*ENDED):
         while block := ours.recv(BLOCK):
             channel.sendall(block)
         channel.shutdown_write()
 
 
 def _down(ours: socket.socket, channel: paramiko.Channel, up: threading.Thread) -> None:
-    with suppress(OSError):
+    with suppress(*ENDED):
         while block := channel.recv(BLOCK):
             ours.sendall(block)
     # The far end has said all, or nobody reads here any more: nothing that is still sent would be answered.
     with suppress(OSError):
         ours.shutdown(socket.SHUT_RDWR)
-    channel.close()
+    with suppress(*ENDED):
+        channel.close()
     up.join()
     ours.close()

@@ -23,7 +23,7 @@ from envoymesh.transport.gateways import Gateways
 from envoymesh.transport.host_keys import HostKeys
 from envoymesh.transport.login import Login
 from envoymesh.transport.openssh import Target, resolve, ssh_command
-from envoymesh.transport.pump import pumped
+from envoymesh.transport.pump import ENDED, pumped
 
 __all__ = ["Executed", "Session", "connect", "ssh_command"]
 
@@ -123,7 +123,7 @@ class Session:
         except ChannelException as error:
             what = f"`{self.login.host}` does not connect to `{address}:{port}`"
             raise Failed(Problem("ssh/forward", what, self._target.at, (error.text,))) from error
-        except (paramiko.SSHException, EOFError, OSError) as error:
+        except ENDED as error:
             raise _lost(self._target, error) from error
         return pumped(channel)
 
@@ -197,7 +197,7 @@ class _Start:
             connection.open()
         except BaseException as error:
             _discard(connection)
-            if isinstance(error, paramiko.SSHException | EOFError | OSError):
+            if isinstance(error, ENDED):
                 raise self._failure(error, host_keys) from error
             raise
         return connection
@@ -282,7 +282,7 @@ class _Run:
                     return self._run(channel, command, stdin)
                 finally:
                     watchdog.cancel()
-        except (paramiko.SSHException, EOFError, OSError) as error:
+        except ENDED as error:
             raise self._failure(error) from error
 
     def _run(self, channel: paramiko.Channel, command: str, stdin: Iterable[bytes]) -> int:
@@ -307,7 +307,7 @@ class _Run:
         return status
 
     def _drain_stderr(self, channel: paramiko.Channel) -> None:
-        with suppress(OSError, EOFError, paramiko.SSHException):
+        with suppress(*ENDED):
             while data := channel.recv_stderr(SLICE):
                 self.output.stderr += data
 
@@ -328,7 +328,7 @@ class _Run:
             self.callers.append(error)
             self.transport.close()
         else:
-            with suppress(OSError, EOFError, paramiko.SSHException):
+            with suppress(*ENDED):
                 channel.shutdown_write()
 
     def _give_up(self, channel: paramiko.Channel) -> None:
@@ -357,7 +357,7 @@ def _sent(channel: paramiko.Channel, piece: bytes) -> bool:
     """Send, and return whether it went out: a script may end without reading all."""
     try:
         channel.sendall(piece)
-    except (OSError, EOFError, paramiko.SSHException):
+    except ENDED:
         return False
     return True
 
@@ -384,7 +384,9 @@ def _end(transport: paramiko.Transport) -> None:
     if isinstance(transport.sock, socket.socket):
         with suppress(OSError):
             transport.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread, which else looks every 0.1 s
-    transport.close()
-    transport.sock.close()
+    with suppress(*ENDED):
+        transport.close()
+    with suppress(*ENDED):
+        transport.sock.close()
     if transport.is_alive() and transport is not threading.current_thread():
         transport.join(timeout=2)

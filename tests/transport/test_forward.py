@@ -5,6 +5,7 @@ import http.server
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,17 @@ def test_http_through_the_host(session: Session, web: int) -> None:
         large = os.urandom(5_000_000)
         assert post(sock, large) == large
     assert session.executions == executions
+
+
+def test_first_answer_is_not_held_back(shared_server: Sshd, known_hosts: Path, web: int) -> None:
+    """Not by the 40 ms for which Linux delays an acknowledgement that sshd waits for."""
+    times = []
+    for _ in range(10):
+        with connect(shared_server.login(known_hosts)) as session:
+            began = time.monotonic()
+            session.forward("127.0.0.1", web).close()
+            times.append(time.monotonic() - began)
+    assert min(times) < 0.035
 
 
 def test_several_at_once_beside_a_script(session: Session, web: int) -> None:

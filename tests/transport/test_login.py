@@ -161,6 +161,13 @@ def test_host_that_stops_after_its_banner(shared_server: Sshd, known_hosts: Path
     until("threads are gone", lambda: threading.active_count() == threads)
 
 
+def test_host_that_ends_the_handshake_leaves_no_timer(shared_server: Sshd, known_hosts: Path) -> None:
+    threads = threading.active_count()
+    with listener(says=b"SSH-2.0-Rude\r\n", drops=True) as (port, _):
+        assert problem_of(shared_server.login(known_hosts, port=port), timeout_s=60).code == "ssh/unreachable"
+    until("threads are gone", lambda: threading.active_count() == threads)
+
+
 def test_dropped_connections_are_tried_three_times(shared_server: Sshd, known_hosts: Path) -> None:
     with listener(drops=True) as (port, accepted):
         problem = problem_of(shared_server.login(known_hosts, port=port))
