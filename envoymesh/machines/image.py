@@ -32,7 +32,7 @@ class Recipe:
     @property
     def digest(self) -> str:
         """What tells this recipe's image from others: 16 hexadecimal digits over all that goes in."""
-        parts = (release(), platform.machine(), *self.packages, "", *self.customise)
+        parts = (release(), platform.machine(), *UNREAD, "", *self.packages, "", *self.customise)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
