@@ -68,7 +68,7 @@ RULES = [
     ),
     Rule(
         ("envoymesh/report",),
-        ("subprocess", "socket", *SSH, *ours_but("report", "model", "plan", "events")),
+        ("subprocess", "socket", *SSH, *ours_but("report", "model", "plan", "events", "findings")),
         "what is shown acts on nothing",
     ),
     Rule(
