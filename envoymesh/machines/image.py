@@ -110,10 +110,12 @@ def _half_done(done: Path) -> Iterator[tuple[Path | None, int]]:
             return
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-        yield work / done.name, lock
-        done.parent.mkdir(exist_ok=True)
-        (work / done.name).rename(done)
-        shutil.rmtree(work)
+        try:
+            yield work / done.name, lock
+            done.parent.mkdir(exist_ok=True)
+            (work / done.name).rename(done)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
     finally:
         os.close(lock)
 

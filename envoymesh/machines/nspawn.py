@@ -74,6 +74,8 @@ Standard input is the lock, given up once the control group tells that the machi
 of its own each time: it makes more below it, and then no process may live in it.
 """
 
+_JOIN = 'echo 0 > "$1/cgroup.procs" && shift && exec "$@"'
+
 _OPTIONS = (
     *("--boot", "--quiet", "--register=no", "--keep-unit"),
     *("--resolv-conf=off", "--timezone=off", "--link-journal=no"),
@@ -106,7 +108,7 @@ class Nspawn:
     def machines(self) -> Sequence[HostName]:
         """Return the names of the machines of this mesh that exist, wholly or in part, running or not."""
         remembered = {entry.name for entry in self._machines.glob("[!.]*/")}
-        living = {entry.name for entry in self._mesh_group.glob("*/")} if self._is_ours() else set()
+        living = {entry.name for entry in self._mesh_group.glob("[!@]*/")} if self._is_ours() else set()
         return [HostName(name) for name in sorted(remembered | living)]
 
     def logins(self, hosts: Sequence[Host]) -> Mapping[HostName, Login]:
@@ -161,15 +163,18 @@ class Nspawn:
             Failed: no root, a tool is missing, a name or a port is taken.
         """
         self._require()
+        group = self._mesh_group / "@publish"  # A session or a service that ends must not take them with it.
+        enter = ["sh", "-c", _JOIN, "sh", str(group), "nsenter"]
         hub, host = (f"--net={netns.path(name)}" for name in (self._hub, self._namespace(edge.name)))
         with self._lock():
             publish.require_free(self._publish, (*ports, admin_port))
             self._make_network([edge])
+            group.mkdir(exist_ok=True)
             for port, target in ports.items():
                 proxy = publish.socket_proxy(f"{edge.address}:{target}")
-                publish.publish(self._publish, port, ["nsenter", hub, *proxy])
+                publish.publish(self._publish, port, [*enter, hub, *proxy])
             admin = publish.socket_proxy("127.0.0.1:8001")
-            publish.publish(self._publish, admin_port, ["nsenter", host, *admin])
+            publish.publish(self._publish, admin_port, [*enter, host, *admin])
 
     # Where things are.
 

@@ -23,8 +23,12 @@ from tests.labs import destroyed_after, eventually, free_ports, quiet, run, smal
 
 OPERATOR = """
 import pickle, sys
-maker, method, arguments = pickle.load(sys.stdin.buffer)
-getattr(maker, method)(*arguments, lambda host, text: print(host, text, flush=True))
+maker, method, arguments, group = pickle.load(sys.stdin.buffer)
+if group:
+    (group / "cgroup.procs").write_text("0")
+if method != "publish":
+    arguments = (*arguments, lambda host, text: None)
+getattr(maker, method)(*arguments)
 """
 
 SERVER = """systemd-run --quiet --unit=answer-{port} --collect python3 -c '
@@ -119,13 +123,13 @@ def site(bench: Bench, state: Path, mesh: Mesh | None = None) -> Iterator[Site]:
 
 
 @contextmanager
-def operator(maker: MachineMaker, method: str, arguments: object) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a method of `maker` in a process of its own, which can be killed."""
-    with subprocess.Popen(
-        [sys.executable, "-c", OPERATOR], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-    ) as process:
+def operator(
+    maker: MachineMaker, method: str, *arguments: object, group: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a method of `maker` in a process of its own, which can be killed; in a control group, if one is given."""
+    with subprocess.Popen([sys.executable, "-c", OPERATOR], stdin=subprocess.PIPE) as process:
         assert process.stdin
-        process.stdin.write(pickle.dumps((maker, method, (arguments,))))
+        process.stdin.write(pickle.dumps((maker, method, arguments, group)))
         process.stdin.close()
         yield process
 

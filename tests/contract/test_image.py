@@ -84,7 +84,7 @@ def test_a_build_that_fails_shows_why(cache: Path) -> None:
     (problem,) = problems_of(lambda: root_tar(recipe, quiet))
     assert problem.code == "machines/image"
     assert "no-such-package-anywhere" in "".join(problem.saw)
-    assert not list(cache.glob("broken-*"))
+    assert [path.name for path in cache.iterdir()] == [f".broken-{recipe.digest}.lock"]
 
 
 def test_a_build_takes_its_tool(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

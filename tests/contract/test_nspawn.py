@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import pytest
 from envoymesh.machines import cgroup, netns, nspawn, publish
 from envoymesh.machines.nspawn import Nspawn
 from envoymesh.model.mesh import Mesh
-from tests.contract.maker import Bench, MakerContract, Site, problems_of, site
+from tests.contract.maker import Bench, MakerContract, Site, operator, problems_of, site
 from tests.labs import eventually, quiet, run, small_mesh
 
 
@@ -266,6 +267,25 @@ def test_a_file_system_that_holds_no_overlay_will_do(tmp_path: Path) -> None:
             assert run(here.maker, here.edge, "cat /root/kept") == "kept"
     finally:
         subprocess.run(["umount", tmp_path / "merged"], check=True)
+
+
+def test_published_ports_survive_the_control_group_that_they_were_started_from(here: Site) -> None:
+    # What systemd does to a service, or logind to a session, that ends.
+    service = _group(here.mesh).with_name(f"service-{here.mesh.identifier}")
+    service.mkdir()
+    try:
+        with operator(here.maker, "create", here.hosts, group=service) as process:
+            assert process.wait() == 0
+        ports = {here.mesh.publish.http: 22}
+        with operator(here.maker, "publish", here.edge, ports, here.mesh.publish.admin, group=service) as process:
+            assert process.wait() == 0
+        cgroup.kill(service)
+        assert cgroup.emptied(service, within_s=5)
+    finally:
+        cgroup.remove(service)
+    assert run(here.maker, here.edge, "hostname") == here.edge.name
+    with socket.create_connection(("127.0.0.1", here.mesh.publish.http), timeout=10) as connection:
+        assert connection.recv(4) == b"SSH-"
 
 
 # The guest.
