@@ -51,20 +51,6 @@ class Dialled(StrEnum):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is read of a host besides what it shall have.
-
-    `http` are ports and paths of its loopback to get; `dial` addresses and ports to connect to from there.
-    """
-
-    http: tuple[tuple[int, str], ...] = ()
-    dial: tuple[tuple[str, int], ...] = ()
-
-
-NOTHING_MORE = Asked()
-
-
-@dataclass(frozen=True)
 class Observed:
     """One host, at one moment, as far as its desired resources and its last apply are concerned."""
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from envoymesh.events import Event, Notify
 from envoymesh.findings import Finding, exit_code_of_findings
 from envoymesh.model.mesh import Host, HostName, Mesh
-from envoymesh.plan.observed import Asked
 from envoymesh.problems import ExitCode, Problem, listed
 from envoymesh.run import envoy, proofs
 from envoymesh.run.converge import Reading, read
@@ -52,7 +51,7 @@ def _readings(fleet: Fleet, workspace: Workspace, hosts: Sequence[Host]) -> tupl
 
     def read_one(host: HostName) -> Reading:
         dial = proofs.inner_ports(looks_at[host]) if host in looks_at else ()
-        return read(fleet, host, desired[host], Asked(envoy.QUESTIONS, dial))
+        return read(fleet, host, desired[host], envoy.QUESTIONS, dial)
 
     problems = {host: s for host, s in sessions.items() if isinstance(s, Problem)}
     return {**problems, **fleet.each([h for h in desired if h not in problems], read_one)}, looks_at

@@ -7,7 +7,7 @@ from pathlib import Path
 from envoymesh.events import Event, Notify, Outcome, OutcomeKind, failed_outcome
 from envoymesh.model.mesh import HostName
 from envoymesh.plan.change import HostPlan
-from envoymesh.plan.observed import NOTHING_MORE, Asked, Observed
+from envoymesh.plan.observed import Observed
 from envoymesh.plan.planner import plan_for
 from envoymesh.problems import Failed, Problem
 from envoymesh.resources import Artifact, Platform, Resource
@@ -15,7 +15,7 @@ from envoymesh.run.artifacts import blob_for
 from envoymesh.run.fleet import Fleet
 from envoymesh.wire.apply import APPLY_SCRIPT, Call, Parcel, Payload, payload_for
 from envoymesh.wire.frames import Frame, frame_from, frames_from
-from envoymesh.wire.gather import gather_script, observed_from
+from envoymesh.wire.gather import Asked, Dial, gather_script, observed_from
 
 GATHER_TIMEOUT_S = 60.0
 APPLY_TIMEOUT_S = 600.0
@@ -32,23 +32,23 @@ class Reading:
     plan: HostPlan
 
 
-def read(fleet: Fleet, host: HostName, resources: Sequence[Resource], asked: Asked = NOTHING_MORE) -> Reading:
+def read(fleet: Fleet, host: HostName, resources: Sequence[Resource], asked: Asked = (), dial: Dial = ()) -> Reading:
     """Read `host` in one execution and plan it.
 
     Raises:
         Failed: the host is out of reach, cannot be read, or cannot have what is desired.
     """
-    executed = fleet.session(host).exec(gather_script(resources, asked), timeout_s=GATHER_TIMEOUT_S)
+    executed = fleet.session(host).exec(gather_script(resources, asked, dial), timeout_s=GATHER_TIMEOUT_S)
     lines = executed.stdout.decode(errors="replace").split("\n")  # splitlines would split at a frame's mark
     try:
-        observed = observed_from(host, lines, resources, asked)
+        observed = observed_from(host, lines, resources, asked, dial)
     except Failed as failed:
         saw = tuple(executed.stderr.decode(errors="replace").splitlines()[-5:])
         raise Failed(*(replace(p, saw=saw) for p in failed.problems)) from None
     return Reading(observed, plan_for(host, resources, observed))
 
 
-def read_all(fleet: Fleet, desired: Desired, asked: Asked = NOTHING_MORE) -> dict[HostName, Reading | Problem]:
+def read_all(fleet: Fleet, desired: Desired, asked: Asked = ()) -> dict[HostName, Reading | Problem]:
     """Read the hosts of `desired`, all at once."""
     return fleet.each(desired, lambda host: read(fleet, host, desired[host], asked))
 

@@ -63,12 +63,12 @@ def unreachable(host: HostName, problem: Problem) -> Finding:
 def host_findings(host: HostName, mesh: Mesh, reading: Reading) -> list[Finding]:
     """Return what the host itself tells."""
     observed, desired = reading.observed, reading.plan.desired
-    unit = _envoy_unit(desired)
+    unit, server = _envoy_unit(desired), envoy.server(observed)
     updates = envoy.updates(observed, desired)
+    files = [runs_its_files(host, updates, unit), refuses_no_update(host, updates, unit)] if server.state else []
     return [
-        serves(host, mesh.envoy_version, envoy.server(observed), unit),
-        runs_its_files(host, updates, unit),
-        refuses_no_update(host, updates, unit),
+        serves(host, mesh.envoy_version, server, unit),
+        *files,
         is_as_desired(host, [change.address for change in reading.plan.changes]),
     ]
 
@@ -217,7 +217,7 @@ def wrong_with_not_found(answer: Answer) -> str:
 
 
 def _told(answer: Answer) -> str:
-    body = " ".join(answer.body.split())[:80]
+    body = " ".join(answer.body.split())[:160]
     return f"no answer ({body})" if answer.status == 0 else f"status {answer.status} {body}".rstrip()
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from envoymesh.findings import HostStatus, State
 from envoymesh.model.mesh import Host, HostName, Mesh, ServiceName
-from envoymesh.plan.observed import Asked, Observed
+from envoymesh.plan.observed import Observed
 from envoymesh.problems import Problem, listed
 from envoymesh.run import envoy
 from envoymesh.run.converge import Reading, read_all
@@ -22,7 +22,7 @@ def status(workspace: Workspace, hosts: Sequence[Host]) -> list[HostStatus]:
         Failed: it cannot be said what the hosts must have.
     """
     with workspace.fleet(hosts) as fleet:
-        readings = read_all(fleet, desired_of(workspace, hosts), Asked(envoy.QUESTIONS))
+        readings = read_all(fleet, desired_of(workspace, hosts), envoy.QUESTIONS)
     return statuses(workspace.mesh, hosts, readings)
 
 

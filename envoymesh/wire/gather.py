@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
 from envoymesh.plan.observed import (
-    NOTHING_MORE,
     TEXT_STATS,
-    Asked,
     Dialled,
     HttpAnswer,
     Observed,
@@ -19,15 +17,19 @@ from envoymesh.problems import Failed, Problem
 from envoymesh.resources import Artifact, Directory, File, Platform, Resource, Unit, User
 from envoymesh.wire.frames import Frame, frames_from
 
+Asked = Sequence[tuple[int, str]]
+Dial = Sequence[tuple[str, int]]
+
 _LIBRARY = (files("envoymesh.wire") / "gather.sh").read_text(encoding="utf-8")
 
 
-def gather_script(resources: Sequence[Resource], asked: Asked = NOTHING_MORE) -> str:
+def gather_script(resources: Sequence[Resource], asked: Asked = (), dial: Dial = ()) -> str:
     """Return the bash text that reads a host that shall have `resources`.
 
     Args:
         resources: what the host shall have.
-        asked: what else is to be read.
+        asked: further (port, path) of the host's loopback to read over HTTP.
+        dial: (address, port) to try to connect to from the host.
     """
     files_ = [r for r in resources if isinstance(r, File)]
     paths = [r.path for r in resources if isinstance(r, File | Directory)]
@@ -40,7 +42,7 @@ def gather_script(resources: Sequence[Resource], asked: Asked = NOTHING_MORE) ->
         *(["artifact", str(i), artifact.path] for i, artifact in enumerate(artifacts)),
         ["units", *(r.name for r in resources if isinstance(r, Unit))],
         *(["http", str(i), str(port), path] for i, (port, path) in enumerate(_requests(resources, asked))),
-        *(["dial", str(i), address, str(port)] for i, (address, port) in enumerate(asked.dial)),
+        *(["dial", str(i), address, str(port)] for i, (address, port) in enumerate(dial)),
         ["frame", "end"],
     ]
     return _LIBRARY + "".join(shlex.join(call) + "\n" for call in calls if len(call) > 1 or call == ["platform"])
@@ -48,13 +50,13 @@ def gather_script(resources: Sequence[Resource], asked: Asked = NOTHING_MORE) ->
 
 def _requests(resources: Sequence[Resource], asked: Asked) -> list[tuple[int, str]]:
     stats = ((unit.probe.port, TEXT_STATS) for unit in resources if isinstance(unit, Unit) and unit.probe.stats)
-    return list(dict.fromkeys((*stats, *asked.http)))
+    return list(dict.fromkeys((*stats, *asked)))
 
 
 def observed_from(
-    host: str, lines: Iterable[str], resources: Sequence[Resource], asked: Asked = NOTHING_MORE
+    host: str, lines: Iterable[str], resources: Sequence[Resource], asked: Asked = (), dial: Dial = ()
 ) -> Observed:
-    """Return what the output of `gather_script(resources, asked)` says.
+    """Return what the output of `gather_script(resources, asked, dial)` says.
 
     Raises:
         Failed: the output ends too early, so that nothing can be concluded from it.
@@ -82,8 +84,8 @@ def observed_from(
         artifacts={artifacts[int(f.fields[0])]: f.fields[1] for f in frames if f.kind == "artifact" and f.fields[1]},
         units=_units(first["units"].text(0), [f for f in frames if f.kind == "stamp"]) if "units" in first else {},
         answers={requests[int(f.fields[0])]: http_answer(f.data(1)) for f in frames if f.kind == "http"},
-        manifest=frozenset(first["manifest"].text(0).splitlines()),
-        dialled={asked.dial[int(f.fields[0])]: _dialled(f.fields[1]) for f in frames if f.kind == "dial"},
+        manifest=frozenset(filter(None, first["manifest"].text(0).split("\0"))),
+        dialled={dial[int(f.fields[0])]: _dialled(f.fields[1]) for f in frames if f.kind == "dial"},
     )
 
 
