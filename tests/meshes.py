@@ -3,16 +3,15 @@
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from envoymesh.run.workspace import Workspace, open_workspace
+from tests.labs import free_ports
 from tests.layers import ROOT
 
 INVENTORY = """\
@@ -115,29 +114,6 @@ class TestMesh:
         """Return how many commands the host's sshd was asked to run so far."""
         text = self.on(host, "journalctl -u ssh -o cat --no-pager | grep -c 'Starting session: command'")
         return int(text)
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def wait_until(condition: Callable[[], Any], *, timeout_s: float, what: str) -> Any:
-    """Return the first true value of `condition`, tried again and again; an OSError counts as not yet."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        try:
-            value = condition()
-        except (OSError, http.client.HTTPException):
-            value = None
-        if value:
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"not within {timeout_s} s: {what}")
 
 
 @contextmanager

@@ -141,9 +141,12 @@ def _loaded_change(desired: Unit, observed: Observed, changes: Sequence[Change])
     return _update(desired, f"it runs without the current {listed(missed)}") if missed else None
 
 
+_REMOVABLE = ("unit", "file", "artifact", "directory", "user")
+"""Kinds of addresses in the order in which they go; a manifest may hold no others."""
+
+
 def _removals(wanted: Sequence[str], managed: frozenset[str]) -> list[Change]:
     """Return a deletion for each managed address that is not wanted, what is inside a directory before it."""
-    because = "nothing asks for it any more"
-    kinds = ("unit", "file", "artifact", "directory", "user")
-    gone = sorted(managed - set(wanted), key=lambda a: (kinds.index(a.split(":", 1)[0]), -a.count("/"), a))
-    return [Change(address, Action.DELETE, because) for address in gone]
+    gone = [(address.split(":", 1)[0], address) for address in managed - set(wanted)]
+    known = [(_REMOVABLE.index(kind), -address.count("/"), address) for kind, address in gone if kind in _REMOVABLE]
+    return [Change(address, Action.DELETE, "nothing asks for it any more") for _, _, address in sorted(known)]

@@ -98,7 +98,7 @@ class Tree:
     files: Mapping[str, bytes] = field(repr=False)
     kind: str = "tree"
 
-    def digest(self, platform: Platform) -> str:  # noqa: ARG002 - runs everywhere
+    def digest(self, platform: Platform) -> str:
         """Return a digest of all paths and contents."""
         return tree_digest(self.files)
 

@@ -86,7 +86,7 @@ def _executed(fleet: Fleet, payload: Payload, notify: Notify) -> list[str]:
         lines.append(line)
         call = _call_of(payload, frame_from(line))
         if call is not None and call.verb in _TOLD:
-            notify(Event(host, f"{call.verb} {call.address}"))
+            notify(Event(host, f"{_TOLD[call.verb]} {call.address}"))
 
     session = fleet.session(host)
     try:
@@ -101,8 +101,8 @@ def _ending(lines: Sequence[str]) -> str:
     return next((f.fields[0] for f in frames_from(lines) if f.kind == "end"), "")
 
 
-_TOLD = ("artifact", "validate", "restart", "ready")
-"""Steps that take long enough to be told."""
+_TOLD = {"artifact": "receives", "validate": "validates", "restart": "starts", "ready": "waits for"}
+"""Steps that take long enough to be told, in words."""
 
 
 def _call_of(payload: Payload, frame: Frame | None) -> Call | None:

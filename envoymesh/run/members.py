@@ -1,5 +1,6 @@
 """Service hosts that come and go: ready before the front learns of them, forgotten by it before they stop."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -7,8 +8,9 @@ from ipaddress import IPv4Address
 from envoymesh.events import Event, Notify, Outcome, OutcomeKind
 from envoymesh.model.edit import new_addresses, new_names, with_host, without_host
 from envoymesh.model.mesh import Host, HostName, Mesh, ServiceName
+from envoymesh.model.ports import ADMIN_PORT
 from envoymesh.problems import Failed, Problem, did_you_mean
-from envoymesh.run.converge import Reading, apply_all, read_all
+from envoymesh.run.converge import Reading, apply_all, read, read_all
 from envoymesh.run.provision import provision
 from envoymesh.run.workspace import Workspace, host_named
 
@@ -99,7 +101,44 @@ def add(workspace: Workspace, service: ServiceName, new: Sequence[NewHost], noti
     outcomes = _made_ready(larger, hosts, notify)
     workspace.save(text)
     notify(Event("", f"{workspace.inventory.name}: entered {', '.join(h.name for h in hosts)}"))
-    return outcomes + provision(larger, larger.mesh.edges, notify)
+    outcomes += provision(larger, larger.mesh.edges, notify)
+    _await_healthy(larger, service, [o.host for o in outcomes if o.kind is OutcomeKind.CHANGED], notify)
+    return outcomes
+
+
+def _await_healthy(workspace: Workspace, service: ServiceName, changed: Sequence[HostName], notify: Notify) -> None:
+    """Wait until every changed front has found all members of `service` healthy, so that they get requests.
+
+    Raises:
+        Failed: a front still finds one unhealthy after 15 s.
+    """
+    edges = [edge for edge in workspace.mesh.edges if edge.name in changed]
+    asked = [(ADMIN_PORT, f"/stats?filter=^cluster\\.{service}\\.membership_")]
+    wanted = len(workspace.mesh.hosts_of(service))
+    with workspace.fleet(edges) as fleet:
+        for edge in edges:
+            notify(Event(edge.name, f"waiting for {wanted} healthy members of {service}"))
+            deadline = time.monotonic() + HEALTHY_WITHIN_S
+            while f"cluster.{service}.membership_healthy: {wanted}\n" not in (
+                text := read(fleet, edge.name, (), asked).observed.answers[asked[0]].body
+            ):
+                if time.monotonic() > deadline:
+                    raise Failed(_not_healthy(edge, service, text))
+                time.sleep(0.1)
+
+
+HEALTHY_WITHIN_S = 15
+
+
+def _not_healthy(edge: Host, service: ServiceName, text: str) -> Problem:
+    return Problem(
+        code="members/not-healthy",
+        what=f"`{edge.name}` does not find all members of `{service}` healthy within {HEALTHY_WITHIN_S} s",
+        at=f"{edge.name}  cluster {service}",
+        saw=tuple(text.splitlines()),
+        now="the new hosts are in the inventory and run; the front sends them nothing until it finds them healthy",
+        hint="./mesh check",
+    )
 
 
 def _made_ready(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> list[Outcome]:
@@ -147,7 +186,8 @@ def _removable(mesh: Mesh, hosts: Sequence[Host]) -> None:
     for host in hosts:
         if host.service is None:
             what = f"`{host.name}` is an edge, not a service host"
-            raise Failed(Problem("inventory/not-a-service-host", what, f"inventory.yaml  hosts.{host.name}"))
+            at, hint = f"inventory.yaml  hosts.{host.name}", "name a service host; see them: ./mesh status"
+            raise Failed(Problem("inventory/not-a-service-host", what, at, now="nothing was changed", hint=hint))
         if not set(mesh.hosts_of(host.service)) - set(hosts):
             raise Failed(
                 Problem(

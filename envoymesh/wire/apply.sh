@@ -114,7 +114,7 @@ commit() {
 }
 
 # remember ADDRESS...: what an apply manages, so that a later one can remove what is no longer asked for.
-remember() { printf '%s\n' "$@" >"$KEPT/.manifest" && sync "$KEPT/.manifest" && mv -f -T "$KEPT/.manifest" "$KEPT/manifest"; }
+remember() { printf '%s\0' "$@" >"$KEPT/.manifest" && sync "$KEPT/.manifest" && mv -f -T "$KEPT/.manifest" "$KEPT/manifest"; }
 
 # rename_again PATH...: Envoy reads a file when it is replaced by a rename, and then only.
 rename_again() {

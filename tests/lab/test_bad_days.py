@@ -20,7 +20,8 @@ from envoymesh.problems import Failed
 from envoymesh.resources import Directory, File, Resource, Unit, Validation
 from envoymesh.run.converge import apply, read
 from envoymesh.run.provision import desired_of
-from tests.meshes import TestMesh, up, wait_until
+from tests.labs import eventually
+from tests.meshes import TestMesh, up
 
 PUSHED = "rm -rf /var/lib/envoymesh/artifacts"
 """What makes a host receive everything bulky once more."""
@@ -147,7 +148,7 @@ def test_a_full_disk_replaces_nothing_and_the_old_serves_on(lab: TestMesh) -> No
         "cp -a /opt/envoymesh /root/kept && mount -t tmpfs -o size=140m tmpfs /opt/envoymesh "
         f"&& cp -a /root/kept/. /opt/envoymesh && {PUSHED} && systemctl restart envoymesh-sidecar",
     )
-    wait_until(lambda: lab.get("/service/2")[0] == 200, timeout_s=20, what="service 2")
+    eventually(lambda: lab.get("/service/2")[0] == 200, within_s=20, what="service 2")
     told = problem(lab.run("provision", code=1), "apply/not-stored")
     assert "No space left on device" in told
     assert "nothing was replaced" in told
@@ -196,7 +197,7 @@ def test_a_unit_that_does_not_become_ready_puts_everything_back(lab: TestMesh) -
         with pytest.raises(Failed) as failed:
             apply(fleet, reading, workspace.cache, lambda event: None)
     assert "was put back" in failed.value.problems[0].now
-    wait_until(lambda: lab.get("/service/1")[0] == 200, timeout_s=20, what="the front as it was")
+    eventually(lambda: lab.get("/service/1")[0] == 200, within_s=20, what="the front as it was")
     assert lab.on("front-envoy", "ls /etc/envoymesh/new.txt 2>/dev/null || true") == ""
     assert "manifest:" in lab.run("plan", code=2).stdout or lab.run("plan", code=None).returncode == 2
     lab.run("provision")
@@ -247,9 +248,9 @@ def test_provision_completes_what_was_cut_off(lab: TestMesh, how: signal.Signals
         assert "lock/held" in done.stderr or done.returncode == 0, done.stderr
         return done.returncode == 0
 
-    wait_until(completed, timeout_s=60, what="a provision that completes the job")
+    eventually(completed, within_s=60, what="a provision that completes the job")
     lab.run("plan")
-    wait_until(lambda: lab.run("check", code=None).returncode == 0, timeout_s=20, what="a clean check")
+    eventually(lambda: lab.run("check", code=None).returncode == 0, within_s=20, what="a clean check")
     for host in lab.workspace.mesh.hosts:
         assert lab.on(host, "find / -xdev -name '*.envoymesh' -o -name '.*.envoymesh'") == ""
 
@@ -283,7 +284,7 @@ def test_two_commands_at_once_do_not_meet(lab: TestMesh) -> None:
     for host in lab.workspace.mesh.hosts:
         lab.on(host, PUSHED)
     first = lab.start("provision")
-    wait_until(lambda: (lab.folder / ".envoymesh/lock").read_text() == str(first.pid), timeout_s=20, what="the lock")
+    eventually(lambda: (lab.folder / ".envoymesh/lock").read_text() == str(first.pid), within_s=20, what="the lock")
     assert "nothing was read or changed" in problem(lab.run("scale", "service1=2", code=1), "lock/held")
     output, errors = first.communicate(timeout=60)
     assert first.returncode == 0, output + errors

@@ -5,7 +5,8 @@ from functools import partial
 
 import pytest
 
-from tests.meshes import TestMesh, document, wait_until
+from tests.labs import eventually
+from tests.meshes import TestMesh, document
 
 
 def curl(*words: str) -> str:
@@ -119,7 +120,7 @@ def test_access_lines_are_json_in_the_journal(lab: TestMesh) -> None:
     def line() -> str:
         return lab.on("front-envoy", "journalctl -u envoymesh-front -o cat --no-pager | grep looked-for || true")
 
-    text = wait_until(line, timeout_s=20, what="an access line")
+    text = eventually(line, within_s=20, what="an access line")
     assert document(text.splitlines()[0])["response_code"] == 200
 
 
@@ -133,13 +134,16 @@ def test_nothing_to_do_is_one_execution_for_a_host_and_a_change_is_two(lab: Test
     lab.run("plan")
     lab.on("service1-1", "chmod 0600 /etc/systemd/system/envoymesh-app.service")
     earlier = lab.executions("service1-1")
-    assert "1 changed, 2 unchanged" in lab.run("provision").stdout
+    assert "2 unchanged, 1 changed" in lab.run("provision").stdout
     assert lab.executions("service1-1") - earlier - 1 == 2
 
 
 def managed(lab: TestMesh, host: str) -> list[str]:
-    lines = lab.on(host, "cat /var/lib/envoymesh/manifest").splitlines()
-    return [line.removeprefix("file:") for line in lines if line.startswith("file:")]
+    return [address.removeprefix("file:") for address in addresses(lab, host) if address.startswith("file:")]
+
+
+def addresses(lab: TestMesh, host: str) -> list[str]:
+    return lab.on(host, "tr '\\0' '\\n' < /var/lib/envoymesh/manifest").splitlines()
 
 
 @pytest.mark.parametrize("host", ["front-envoy", "service1-1"])
@@ -161,9 +165,9 @@ def test_any_managed_file_edited_by_hand_is_shown_and_repaired(lab: TestMesh, ho
 
 def test_an_edited_binary_is_noticed_and_replaced(lab: TestMesh) -> None:
     path = next(
-        line.removeprefix("artifact:")
-        for line in lab.on("service2-1", "cat /var/lib/envoymesh/manifest").splitlines()
-        if line.startswith("artifact:") and line.endswith("/envoy")
+        address.removeprefix("artifact:")
+        for address in addresses(lab, "service2-1")
+        if address.startswith("artifact:") and address.endswith("/envoy")
     )
     lab.on("service2-1", f"cp {path} {path}.new && echo >> {path}.new && mv {path}.new {path}")
     assert f"artifact:{path}" in lab.run("plan", code=2).stdout
@@ -184,10 +188,10 @@ def test_all_hosts_rebooted_at_once_serve_again_with_no_command_given(lab: TestM
     started = {host: booted_at(lab, host) for host in lab.workspace.mesh.hosts}
     for host in started:
         lab.on(host, "systemd-run --quiet --on-active=1 systemctl reboot")
-    wait_until(lambda: stops(lab), timeout_s=60, what="the front going away")
+    eventually(lambda: stops(lab), within_s=60, what="the front going away")
     for n in ("1", "2"):
-        wait_until(partial(answers, lab, f"/service/{n}"), timeout_s=90, what=f"service {n} after the reboot")
-    wait_until(lambda: lab.run("check", code=None).returncode == 0, timeout_s=60, what="a clean check")
+        eventually(partial(answers, lab, f"/service/{n}"), within_s=90, what=f"service {n} after the reboot")
+    eventually(lambda: lab.run("check", code=None).returncode == 0, within_s=60, what="a clean check")
     assert all(booted_at(lab, host) != started[host] for host in started)
 
 

@@ -1,0 +1,102 @@
+"""Hosts that are there already: reached as OpenSSH would reach them, by root or by a user with sudo."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from envoymesh.machines import netns
+from envoymesh.machines.nspawn import Nspawn
+from envoymesh.model.mesh import Mesh
+from tests.labs import lab, run, small_mesh
+from tests.meshes import TestMesh
+
+INVENTORY = """\
+name: shop
+provider: existing
+ssh: {{user: ann, key: {key}, host_keys: accept-new}}
+services:
+  service1: {{path: /service/1}}
+hosts:
+  front: {{role: edge, address: 10.97.0.10}}
+  shop-1: {{service: service1, address: 10.97.0.11}}
+"""
+
+ANN = """\
+useradd --create-home --shell /bin/dash ann
+cp -r /root/.ssh /home/ann/ && chown -R ann /home/ann/.ssh
+echo 'ann ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/ann
+"""
+
+
+class Hosts(TestMesh):
+    """Three machines that somebody else has made, seen from inside their network."""
+
+    def __init__(self, folder: Path, machines: Mesh, maker: Nspawn) -> None:
+        self.folder, self.machines, self.maker = folder, machines, maker
+        self.inventory = folder / "inventory.yaml"
+        self.inventory.write_text(INVENTORY.format(key=folder.parent / "machines/ssh/id_ed25519"))
+        self.enter = ["nsenter", f"--net={netns.path(machines.identifier)}"]
+
+    def argv(self, *words: str) -> list[str]:
+        return [*self.enter, *super().argv(*words)]
+
+    def as_root(self, address: str, script: str) -> str:
+        """Run a script on a machine as whoever made it can."""
+        return run(self.maker, next(h for h in self.machines.hosts.values() if str(h.address) == address), script)
+
+    def curl(self, path: str) -> str:
+        argv = [*self.enter, "curl", "-s", f"10.97.0.10:8080{path}"]
+        return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20).stdout
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    folder = tmp_path_factory.mktemp("existing")
+    machines = small_mesh(2)
+    with lab(machines, folder / "machines") as maker:
+        (folder / "mesh").mkdir()
+        hosts = Hosts(folder / "mesh", machines, maker)
+        for host in machines.hosts.values():
+            hosts.as_root(str(host.address), ANN)
+        yield hosts
+
+
+def test_a_user_with_sudo_and_another_shell_is_enough(hosts: Hosts) -> None:
+    done = hosts.run("up")
+    assert "curl -s 10.97.0.10:8080/service/1" in done.stdout
+    assert "service 1" in hosts.curl("/service/1")
+    assert hosts.on("shop-1", "id -un").strip() == "root"
+    hosts.run("plan")
+
+
+def test_an_existing_machine_is_added_and_removed_with_all_that_was_put_on_it(hosts: Hosts) -> None:
+    before = hosts.inventory.read_text()
+    hosts.run("add-service-host", "service1", "--host", "shop-2", "--address", "10.97.0.12")
+    assert "  shop-2: {service: service1, address: 10.97.0.12}\n" in hosts.inventory.read_text()
+    answers = {hosts.curl("/service/1") for _ in range(20)}
+    assert len(answers) == 2
+    hosts.run("remove-service-host", "shop-2")
+    assert hosts.inventory.read_text() == before
+    assert {hosts.curl("/service/1") for _ in range(20)} < answers
+    left = "find / -xdev -path '*envoymesh*' -not -path '/run/*'; getent passwd | grep envoymesh; ss -Hltn | grep :8000"
+    assert hosts.as_root("10.97.0.12", f"{left}; true") == ""
+
+
+def test_machines_that_were_not_made_are_not_destroyed(hosts: Hosts) -> None:
+    assert "problem machines/not-ours" in hosts.run("down", code=1).stderr
+    assert "--host NAME --address" in hosts.run("scale", "service1=2", code=1).stderr
+    assert "service 1" in hosts.curl("/service/1")
+
+
+def test_sudo_that_asks_for_a_password_is_told(hosts: Hosts) -> None:
+    hosts.as_root("10.97.0.11", "echo 'ann ALL=(ALL) ALL' > /etc/sudoers.d/ann")
+    try:
+        done = hosts.run("provision", code=None)
+        assert "problem ssh/sudo-password" in done.stderr
+        assert "NOPASSWD" in done.stderr
+        assert done.returncode in {1, 4}
+    finally:
+        hosts.as_root("10.97.0.11", "echo 'ann ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/ann")
+    hosts.run("provision")
