@@ -258,13 +258,16 @@ class Nspawn:
             publish.unpublish(self._publish)  # What still listens leads into namespaces that are gone.
         netns.make_hub(self._hub, self._mesh.machines.network)
         for host in hosts:
+            namespace = self._namespace(host.name)
             self._group(host.name).mkdir(exist_ok=True)
-            netns.make(self._namespace(host.name))
+            if not netns.exists(namespace):
+                self._end(host.name)  # What still runs is in a namespace that nobody can name any more.
+            netns.make(namespace)
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[int]:
         """Keep other processes from making and destroying machines of this mesh; yield the lock's descriptor."""
-        self._state.mkdir(parents=True, exist_ok=True)
+        self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(self._state / "machines.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -296,7 +299,7 @@ class Nspawn:
     def _start(self, host: Host, lock: int, progress: Progress) -> None:
         """Connect the machine to the hub, and boot it unless it runs."""
         namespace, group = self._namespace(host.name), self._group(host.name)
-        runs = cgroup.populated(group) and netns.exists(namespace)
+        runs = cgroup.populated(group)
         if not runs:
             self._end(host.name)
         netns.plug(namespace, self._hub, host.address, self._mesh.machines.network)

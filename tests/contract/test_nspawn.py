@@ -191,6 +191,16 @@ def test_a_lost_hub_is_made_again_under_running_machines(here: Site) -> None:
     assert run(here.maker, edge, f"head -c4 </dev/tcp/{other.address}/22") == "SSH-"
 
 
+def test_a_lost_namespace_is_made_again_with_its_machine(here: Site) -> None:
+    here.create()
+    run(here.maker, here.edge, "echo kept > /root/kept")
+    here.publish()
+    netns.remove(f"{here.mesh.identifier}-{here.edge.name}")
+    here.create()
+    here.publish()
+    assert run(here.maker, here.edge, "cat /root/kept") == "kept"
+
+
 def test_a_changed_address_moves_the_machine(here: Site, tmp_path: Path) -> None:
     here.create()
     moved = replace(here.hosts[1], address=here.mesh.machines.network[77])
