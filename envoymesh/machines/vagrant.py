@@ -238,7 +238,13 @@ class Vagrant:
         for name in names:
             self._record(name).unlink(missing_ok=True)
         self._know(dict.fromkeys(addresses, ""))
-        self._vagrant(["destroy", "--force", "--parallel", *names], lock, progress)
+        try:
+            self._vagrant(["destroy", "--force", "--parallel", *names], lock, progress)
+        except Failed as failed:
+            # What bears the name of a machine that was never made is somebody else's.
+            others = [p for p in failed.problems if p.code != "machines/name-taken"]
+            if others:
+                raise Failed(*others) from failed
         for name in names:
             shutil.rmtree(self._home / "dot" / "machines" / name, ignore_errors=True)
 

@@ -1,0 +1,35 @@
+"""The two commands on virtual machines: the same check and the same scaling as everywhere."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.meshes import TestMesh
+
+
+@pytest.fixture
+def mesh(box: str, artifacts: None, tmp_path: Path) -> Iterator[TestMesh]:
+    mesh = TestMesh(tmp_path, provider="vagrant", network=85, machines=f", box: {box}")
+    try:
+        yield mesh
+    finally:
+        mesh.run("down")
+
+
+def test_up_check_scale_up_and_down(mesh: TestMesh) -> None:
+    before = mesh.inventory.read_text()
+    done = mesh.run("up", timeout_s=1500)
+    assert done.stdout.startswith("provider vagrant: ")
+    mesh.run("plan")
+    for n, address in (("1", "10.85.0.21"), ("2", "10.85.0.31")):
+        body = f"Hello from behind Envoy (service {n})! hostname: service{n}-1 resolvedhostname: {address}\n"
+        assert mesh.get(f"/service/{n}") == (200, body)
+    mesh.run("scale", "service1=3", timeout_s=1200)
+    assert mesh.hostnames("service1") == {"service1-1", "service1-2", "service1-3"}
+    assert "cluster.service1.membership_total: 3\n" in mesh.run("admin", "front-envoy", "/stats").stdout
+    mesh.run("check")
+    mesh.run("scale", "service1=1")
+    assert mesh.hostnames("service1") == {"service1-1"}
+    assert mesh.inventory.read_text() == before
+    mesh.run("check")
