@@ -47,8 +47,8 @@ def make_hub(name: str, network: IPv4Network) -> None:
     subprocess.run(["nsenter", f"--net={path(name)}", "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"], check=True)
     _batch(
         name,
+        f"link set hub address {_mac(_first(network).ip)} up",
         f"address replace {_first(network)} dev hub",
-        "link set hub up",
         "route replace unreachable default",
     )
 
@@ -61,7 +61,8 @@ def plug(name: str, hub: str, address: IPv4Address, network: IPv4Network) -> Non
         return
     _ip("-n", name, "link", "delete", "eth0", check=False)
     _ip("-n", hub, "link", "delete", port, check=False)
-    _ip("link", "add", "eth0", "netns", name, "type", "veth", "peer", "name", port, "netns", hub)
+    link = ("link", "add", "eth0", "address", _mac(address), "netns", name, "type", "veth")
+    _ip(*link, "peer", "name", port, "netns", hub)
     _batch(hub, f"link set {port} master hub up")
     _batch(
         name,
@@ -80,6 +81,15 @@ def remove(name: str) -> None:
 def _first(network: IPv4Network) -> IPv4Interface:
     """Return the hub's address, with the network's prefix."""
     return IPv4Interface((int(network.network_address) + 1, network.prefixlen))
+
+
+def _mac(address: IPv4Address) -> str:
+    """Return the hardware address that goes with a mesh address.
+
+    A machine that is made anew has the one that its neighbours remember; else they would not find it for
+    half a minute.
+    """
+    return ":".join(f"{byte:02x}" for byte in (0x02, 0, *address.packed))
 
 
 def _batch(namespace: str, *commands: str) -> None:

@@ -205,11 +205,14 @@ class MakerContract:
     def test_one_machine_of_two_can_go(self, here: Site) -> None:
         here.create()
         edge, other = here.hosts
+        probe = f"timeout {10 * here.bench.slow} bash -c 'head -c4 </dev/tcp/{other.address}/22'"
+        assert run(here.maker, edge, probe) == "SSH-"
         here.maker.destroy([other.name], quiet)
         assert here.maker.machines() == [edge.name]
         assert run(here.maker, edge, "hostname") == edge.name
         here.create()
         assert run(here.maker, other, "hostname") == other.name
+        assert run(here.maker, edge, probe, timeout_s=20 * here.bench.slow) == "SSH-"
 
     def test_what_does_not_exist_can_be_destroyed(self, here: Site) -> None:
         here.maker.destroy([here.edge.name], quiet)
