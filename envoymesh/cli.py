@@ -43,8 +43,10 @@ def up(inventory: str, provider: str) -> ExitCode:
     terminal.line(f"provider {workspace.provider.name}: {workspace.why}")
     with workspace.only_writer():
         lifecycle.make_machines(workspace, terminal.notify)
-        outcomes = provisioning.provision(workspace, _all(workspace), terminal.notify)
-    code = _show(outcomes) or _check(workspace, _all(workspace), json=False)
+        code = _show(provisioning.provision(workspace, _all(workspace), terminal.notify))
+    if code is ExitCode.DONE:
+        members.await_healthy(workspace, workspace.mesh.services, terminal.notify)
+        code = _check(workspace, _all(workspace), json=False)
     if code is ExitCode.DONE:
         terminal.line("\n" + _try_lines(workspace))
     return code

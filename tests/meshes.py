@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,9 +61,7 @@ class TestMesh:
         """Return the command line of a task on this mesh; words that are not the task's come after its name."""
         return [sys.executable, "-m", "invoke", words[0], "--inventory", str(self.inventory), *words[1:]]
 
-    def run(
-        self, *words: str, code: int | None = 0, env: dict[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, code: int | None = 0, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
         """Run a task; it must exit with `code`, unless that is None."""
         done = subprocess.run(
             self.argv(*words),
@@ -72,8 +69,7 @@ class TestMesh:
             capture_output=True,
             check=False,
             text=True,
-            timeout=600,
-            env={**os.environ, **(env or {})},
+            timeout=timeout_s,
         )
         assert code in (None, done.returncode), (
             f"{words}: exit {done.returncode}, not {code}\n{done.stdout}\n{done.stderr}"

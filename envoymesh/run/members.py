@@ -1,7 +1,7 @@
 """Service hosts that come and go: ready before the front learns of them, forgotten by it before they stop."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -9,7 +9,7 @@ from envoymesh.events import Event, Notify, Outcome, OutcomeKind
 from envoymesh.model.edit import new_addresses, new_names, with_host, without_host
 from envoymesh.model.mesh import Host, HostName, Mesh, ServiceName
 from envoymesh.model.ports import ADMIN_PORT
-from envoymesh.problems import Failed, Problem, did_you_mean
+from envoymesh.problems import Failed, Problem, did_you_mean, listed
 from envoymesh.run.converge import Reading, apply_all, read, read_all
 from envoymesh.run.provision import provision
 from envoymesh.run.workspace import Workspace, host_named
@@ -102,41 +102,42 @@ def add(workspace: Workspace, service: ServiceName, new: Sequence[NewHost], noti
     workspace.save(text)
     notify(Event("", f"{workspace.inventory.name}: entered {', '.join(h.name for h in hosts)}"))
     outcomes += provision(larger, larger.mesh.edges, notify)
-    _await_healthy(larger, service, [o.host for o in outcomes if o.kind is OutcomeKind.CHANGED], notify)
+    if all(o.problem is None for o in outcomes):
+        await_healthy(larger, [service], notify)
     return outcomes
 
 
-def _await_healthy(workspace: Workspace, service: ServiceName, changed: Sequence[HostName], notify: Notify) -> None:
-    """Wait until every changed front has found all members of `service` healthy, so that they get requests.
+def await_healthy(workspace: Workspace, services: Collection[ServiceName], notify: Notify) -> None:
+    """Wait until every front has found all members of `services` healthy, so that they get requests.
 
     Raises:
-        Failed: a front still finds one unhealthy after 15 s.
+        Failed: a front still finds one unhealthy after 15 s, or cannot be asked.
     """
-    edges = [edge for edge in workspace.mesh.edges if edge.name in changed]
-    asked = [(ADMIN_PORT, f"/stats?filter=^cluster\\.{service}\\.membership_")]
-    wanted = len(workspace.mesh.hosts_of(service))
-    with workspace.fleet(edges) as fleet:
-        for edge in edges:
-            notify(Event(edge.name, f"waiting for {wanted} healthy members of {service}"))
+    mesh = workspace.mesh
+    wanted = {f"cluster.{name}.membership_healthy: {len(mesh.hosts_of(name))}" for name in services}
+    asked = (ADMIN_PORT, r"/stats?filter=^cluster\..*\.membership_")
+    with workspace.fleet(mesh.edges) as fleet:
+        for edge in mesh.edges:
+            notify(Event(edge.name, f"waits for healthy members of {listed(list(services))}"))
             deadline = time.monotonic() + HEALTHY_WITHIN_S
-            while f"cluster.{service}.membership_healthy: {wanted}\n" not in (
-                text := read(fleet, edge.name, (), asked).observed.answers[asked[0]].body
+            while missing := wanted - set(
+                read(fleet, edge.name, (), [asked]).observed.answers[asked].body.splitlines()
             ):
                 if time.monotonic() > deadline:
-                    raise Failed(_not_healthy(edge, service, text))
+                    raise Failed(_not_healthy(edge, sorted(missing)))
                 time.sleep(0.1)
 
 
 HEALTHY_WITHIN_S = 15
 
 
-def _not_healthy(edge: Host, service: ServiceName, text: str) -> Problem:
+def _not_healthy(edge: Host, missing: Sequence[str]) -> Problem:
     return Problem(
         code="members/not-healthy",
-        what=f"`{edge.name}` does not find all members of `{service}` healthy within {HEALTHY_WITHIN_S} s",
-        at=f"{edge.name}  cluster {service}",
-        saw=tuple(text.splitlines()),
-        now="the new hosts are in the inventory and run; the front sends them nothing until it finds them healthy",
+        what=f"`{edge.name}` does not find all members healthy within {HEALTHY_WITHIN_S} s",
+        at=f"{edge.name}  its clusters",
+        saw=tuple(f"not so: {line}" for line in missing),
+        now="all hosts were provisioned; a front sends nothing to a member until it finds it healthy",
         hint="./mesh check",
     )
 

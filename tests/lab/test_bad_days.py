@@ -239,7 +239,7 @@ def test_provision_completes_what_was_cut_off(lab: TestMesh, how: signal.Signals
     time.sleep(after_s)
     os.killpg(run.pid, how)
     _, errors = run.communicate(timeout=60)
-    if how is signal.SIGINT and run.returncode:
+    if how is signal.SIGINT and "reading" in errors and run.returncode:
         assert "problem run/interrupted" in errors
         assert "Traceback" not in errors
 
@@ -250,7 +250,7 @@ def test_provision_completes_what_was_cut_off(lab: TestMesh, how: signal.Signals
 
     eventually(completed, within_s=60, what="a provision that completes the job")
     lab.run("plan")
-    eventually(lambda: lab.run("check", code=None).returncode == 0, within_s=20, what="a clean check")
+    eventually(lambda: lab.run("check"), within_s=20, what="a clean check")
     for host in lab.workspace.mesh.hosts:
         assert lab.on(host, "find / -xdev -name '*.envoymesh' -o -name '.*.envoymesh'") == ""
 
@@ -258,7 +258,6 @@ def test_provision_completes_what_was_cut_off(lab: TestMesh, how: signal.Signals
 def test_a_host_that_dies_in_the_middle_does_not_stop_the_others(lab: TestMesh) -> None:
     for host in lab.workspace.mesh.hosts:
         lab.on(host, PUSHED)
-    lab.on("service1-1", "systemd-run --quiet --on-active=0.1 systemctl kill --signal=KILL sshd ssh 2>/dev/null; true")
     run = lab.start("provision")
     assert run.stderr is not None
     for line in run.stderr:
@@ -277,7 +276,8 @@ def test_a_host_that_dies_in_the_middle_does_not_stop_the_others(lab: TestMesh) 
 def kill_machine(lab: TestMesh, host: str) -> None:
     """End a machine as a power cut does."""
     group = (cgroup.hierarchy() or Path("/")) / f"envoymesh-{lab.workspace.mesh.identifier}" / host
-    cgroup.kill(group / "payload")
+    assert cgroup.populated(group)
+    cgroup.kill(group)
 
 
 def test_two_commands_at_once_do_not_meet(lab: TestMesh) -> None:
