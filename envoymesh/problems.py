@@ -75,3 +75,8 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
 def listed(names: Sequence[str]) -> str:
     """Return `a, b and c` for the names, in their order."""
     return ", ".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 host`, `2 hosts`: the number with its noun."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

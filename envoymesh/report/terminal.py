@@ -11,7 +11,7 @@ from rich.text import Text
 
 from envoymesh.events import Event, Outcome, OutcomeKind
 from envoymesh.plan.change import Action, Change
-from envoymesh.problems import ExitCode, Problem
+from envoymesh.problems import ExitCode, Problem, counted
 
 WIDTH = 100
 _MARKS = {Action.CREATE: "+", Action.DELETE: "-"}
@@ -52,7 +52,7 @@ class Terminal:
     def outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """Print one line per host, the problems of those that have one, and a count."""
         for outcome in outcomes:
-            text = f"{len(outcome.changes)} changes" if outcome.changes else ""
+            text = counted(len(outcome.changes), "change") if outcome.changes else ""
             if outcome.problem is not None:
                 text = f"{outcome.problem.code}: {outcome.problem.what}"
             self.line(f"{outcome.host:<16} {outcome.kind:<12} {text}".rstrip(), _style(outcome.kind))
@@ -70,7 +70,8 @@ class Terminal:
         same = [o.host for o in outcomes if o.kind is OutcomeKind.UNCHANGED]
         changed = sum(bool(o.changes) for o in outcomes)
         count = sum(len(o.changes) for o in outcomes)
-        self.line(f"{count} changes on {changed} hosts; {len(same)} hosts are as they should be")
+        changes, hosts = counted(count, "change"), counted(changed, "host")
+        self.line(f"{changes} on {hosts}; {counted(len(same), 'host')} as desired")
 
     def _change(self, change: Change) -> None:
         mark = _MARKS.get(change.action, "~")

@@ -9,7 +9,7 @@ from envoymesh.model.mesh import HostName
 from envoymesh.plan.change import HostPlan
 from envoymesh.plan.observed import Observed
 from envoymesh.plan.planner import plan_for
-from envoymesh.problems import Failed, Problem
+from envoymesh.problems import Failed, Problem, counted
 from envoymesh.resources import Artifact, Platform, Resource
 from envoymesh.run.artifacts import blob_for
 from envoymesh.run.fleet import Fleet
@@ -65,7 +65,7 @@ def apply(fleet: Fleet, reading: Reading, cache: Path, notify: Notify) -> Outcom
     while plan.changes:
         payload = payload_for(plan, dict(_parcels(plan, reading.observed.platform, cache)))
         bulk = f", {payload.size_bytes / 1e6:.0f} MB to send" if payload.size_bytes > 1e6 else ""
-        notify(Event(plan.host, f"{len(plan.changes)} changes{bulk}"))
+        notify(Event(plan.host, counted(len(plan.changes), "change") + bulk))
         lines = _executed(fleet, payload, notify)
         if _ending(lines) != "moved":
             problem = apply_problem(payload, lines)

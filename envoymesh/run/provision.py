@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from envoymesh.certificates import front_secrets
 from envoymesh.events import Event, Notify, Outcome, OutcomeKind, failed_outcome
 from envoymesh.model.mesh import Host, HostName
-from envoymesh.problems import Problem
+from envoymesh.problems import Problem, counted
 from envoymesh.run.converge import Desired, Reading, apply_all, read_all
 from envoymesh.run.fleet import Fleet
 from envoymesh.run.workspace import Workspace
@@ -45,7 +45,7 @@ def converge(workspace: Workspace, fleet: Fleet, hosts: Sequence[Host], notify: 
 
     Service hosts come before edges, so that no front learns of an endpoint before it serves.
     """
-    notify(Event("", f"reading {len(hosts)} hosts"))
+    notify(Event("", f"reading {counted(len(hosts), 'host')}"))
     readings = read_all(fleet, desired_of(workspace, hosts))
     outcomes = {h: failed_outcome(h, r) for h, r in readings.items() if isinstance(r, Problem)}
     for wave in (False, True):
