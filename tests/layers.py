@@ -46,7 +46,7 @@ class Layer:
         return "; ".join(reasons)
 
 
-NSPAWN = (*nspawn.TOOLS, "curl", "ssh", "sshd", "nft")
+NSPAWN = (*nspawn.TOOLS, "curl", "ssh", "sshd", "sudo", "nft")
 LIBVIRT = ("vagrant", "libvirtd", "virsh", "qemu-system-x86_64", "qemu-img", "mke2fs", "dnsmasq", "mmdebstrap")
 
 LAYERS: Mapping[str, Layer] = {
