@@ -103,5 +103,5 @@ def eventually(wanted: Callable[[], T], within_s: float = 30, what: str = "") ->
             last = value
         except (Failed, OSError, AssertionError) as error:
             last = error.problems[0] if isinstance(error, Failed) else error
-        assert time.monotonic() < end, f"not within {within_s} s: {what or wanted}; last: {last}"
+        assert time.monotonic() < end, f"not within {within_s} s: {what or wanted}; last: {last!r}"
         time.sleep(0.02)

@@ -5,6 +5,7 @@ into their namespaces: nothing appears in the box's own network, not even for a 
 """
 
 import subprocess
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -28,59 +29,93 @@ def exists(name: str) -> bool:
         return False
 
 
-def make(name: str) -> None:
-    """Make a namespace with a loopback."""
-    if not exists(name):
-        remove(name)
-        _ip("netns", "add", name)
-    _ip("-n", name, "link", "set", "lo", "up")
+@dataclass(frozen=True)
+class Network:
+    """The namespaces of one mesh.
 
-
-def make_hub(name: str, network: IPv4Network) -> None:
-    """Make the namespace with the bridge, at the network's first address.
-
-    It forwards nothing, and says so at once: a host that looks for the internet must not have to wait.
+    Attributes:
+        hub: name of the hub's namespace.
+        subnet: the mesh's network; the hub has its first address.
+        lock: the descriptor of a lock, which every `ip` inherits: one whose parent was killed keeps it to its end.
     """
-    make(name)
-    if _ip("-n", name, "link", "show", "hub", check=False) == "":
-        _ip("-n", name, "link", "add", "hub", "type", "bridge", "forward_delay", "0")
-    subprocess.run(["nsenter", f"--net={path(name)}", "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"], check=True)
-    _batch(
-        name,
-        f"link set hub address {_mac(_first(network).ip)} up",
-        f"address replace {_first(network)} dev hub",
-        "route replace unreachable default",
-    )
 
+    hub: str
+    subnet: IPv4Network
+    lock: int
 
-def plug(name: str, hub: str, address: IPv4Address, network: IPv4Network) -> None:
-    """Connect a host's namespace to the hub, with `address` and the hub as its default route."""
-    gateway, port = _first(network).ip, f"v{int(address):08x}"
-    route = _ip("-n", name, "route", "get", _ELSEWHERE, check=False)
-    if f"via {gateway} dev eth0 src {address} " in route and _ip("-n", hub, "link", "show", port, check=False):
-        return
-    _ip("-n", name, "link", "delete", "eth0", check=False)
-    _ip("-n", hub, "link", "delete", port, check=False)
-    link = ("link", "add", "eth0", "address", _mac(address), "netns", name, "type", "veth")
-    _ip(*link, "peer", "name", port, "netns", hub)
-    _batch(hub, f"link set {port} master hub up")
-    _batch(
-        name,
-        f"address add {address}/{network.prefixlen} dev eth0",
-        "link set eth0 up",
-        f"route add default via {gateway}",
-    )
+    def make_hub(self) -> None:
+        """Make the namespace with the bridge.
 
+        It forwards nothing, and says so at once: a host that looks for the internet must not have to wait.
+        """
+        self.make(self.hub)
+        if not self._ip("-n", self.hub, "link", "show", "hub", check=False):
+            self._ip("-n", self.hub, "link", "add", "hub", "type", "bridge", "forward_delay", "0")
+        forward = ["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]
+        subprocess.run(["nsenter", f"--net={path(self.hub)}", *forward], check=True, pass_fds=(self.lock,))
+        self._batch(
+            self.hub,
+            f"link set hub address {_mac(self._gateway.ip)} up",
+            f"address replace {self._gateway} dev hub",
+            "route replace unreachable default",
+        )
 
-def remove(name: str) -> None:
-    """Remove a namespace and the links in it, if it exists."""
-    if path(name).exists():
-        _ip("netns", "delete", name)
+    def make(self, name: str) -> None:
+        """Make a namespace with a loopback."""
+        if not exists(name):
+            self.remove(name)
+            self._ip("netns", "add", name)
+        self._ip("-n", name, "link", "set", "lo", "up")
 
+    def plug(self, name: str, address: IPv4Address) -> None:
+        """Connect a namespace to the hub, with `address` and the hub as its default route."""
+        port, gateway = f"v{int(address):08x}", self._gateway.ip
+        route = self._ip("-n", name, "route", "get", _ELSEWHERE, check=False)
+        plugged = self._ip("-n", self.hub, "link", "show", port, check=False)
+        if plugged and f"via {gateway} dev eth0 src {address} " in route:
+            return
+        self._ip("-n", name, "link", "delete", "eth0", check=False)
+        self._ip("-n", self.hub, "link", "delete", port, check=False)
+        link = ("link", "add", "eth0", "address", _mac(address), "netns", name, "type", "veth")
+        self._ip(*link, "peer", "name", port, "netns", self.hub)
+        self._batch(self.hub, f"link set {port} master hub up")
+        self._batch(
+            name,
+            f"address add {address}/{self.subnet.prefixlen} dev eth0",
+            "link set eth0 up",
+            f"route add default via {gateway}",
+        )
 
-def _first(network: IPv4Network) -> IPv4Interface:
-    """Return the hub's address, with the network's prefix."""
-    return IPv4Interface((int(network.network_address) + 1, network.prefixlen))
+    def remove(self, name: str) -> None:
+        """Remove a namespace and the links in it, if it exists."""
+        if path(name).exists():
+            self._ip("netns", "delete", name)
+
+    @property
+    def _gateway(self) -> IPv4Interface:
+        """The hub's address, with the network's prefix."""
+        return IPv4Interface((int(self.subnet.network_address) + 1, self.subnet.prefixlen))
+
+    def _batch(self, namespace: str, *commands: str) -> None:
+        """Run several `ip` commands in one namespace by one process."""
+        self._ip("-n", namespace, "-batch", "-", stdin="\n".join(commands))
+
+    def _ip(self, *arguments: str, check: bool = True, stdin: str = "") -> str:
+        """Run `ip`; return what it printed (nothing when it failed and `check` is off)."""
+        done = subprocess.run(
+            ["ip", *arguments], input=stdin, capture_output=True, text=True, check=False, pass_fds=(self.lock,)
+        )
+        if check and done.returncode != 0:
+            raise Failed(
+                Problem(
+                    code="machines/network",
+                    what="a network namespace could not be set up",
+                    saw=(f"ip {' '.join(arguments)}", *done.stderr.splitlines()),
+                    now="nothing in this box's own network was changed",
+                    hint="the kernel must allow network namespaces, bridges and veth; then run the same command again",
+                )
+            )
+        return done.stdout if done.returncode == 0 else ""
 
 
 def _mac(address: IPv4Address) -> str:
@@ -90,24 +125,3 @@ def _mac(address: IPv4Address) -> str:
     half a minute.
     """
     return ":".join(f"{byte:02x}" for byte in (0x02, 0, *address.packed))
-
-
-def _batch(namespace: str, *commands: str) -> None:
-    """Run several `ip` commands in one namespace by one process."""
-    _ip("-n", namespace, "-batch", "-", stdin="\n".join(commands))
-
-
-def _ip(*arguments: str, check: bool = True, stdin: str = "") -> str:
-    """Run `ip`; return what it printed (nothing when it failed and `check` is off)."""
-    done = subprocess.run(["ip", *arguments], input=stdin, capture_output=True, text=True, check=False)
-    if check and done.returncode != 0:
-        raise Failed(
-            Problem(
-                code="machines/network",
-                what="a network namespace could not be set up",
-                saw=(f"ip {' '.join(arguments)}", *done.stderr.splitlines()),
-                now="nothing in this box's own network was changed",
-                hint="the kernel must allow network namespaces, bridges and veth; then run the same command again",
-            )
-        )
-    return done.stdout if done.returncode == 0 else ""

@@ -123,14 +123,14 @@ class Nspawn:
         """
         self._require()
         base = image.root_directory(RECIPE, progress)
-        with self._lock() as lock:
-            self._make_network(hosts)
+        with self._lock() as network:
+            self._make_network(hosts, network)
             key = _own_key(self._key)
             for host in hosts:
-                self._prepare(host, base, key)
+                self._prepare(host, base, key, network.lock)
             self._know({str(h.address): self._record(h.name).read_text() for h in hosts})
             for host in hosts:
-                self._start(host, lock, progress)
+                self._start(host, network, progress)
         self._await_ssh(hosts, progress)
 
     def destroy(self, names: Sequence[HostName], progress: Progress) -> None:
@@ -142,7 +142,7 @@ class Nspawn:
         if not self._state.exists() and not self._is_ours():
             return
         self._require()
-        with self._lock():
+        with self._lock() as network:
             gone = set(names) & set(self.machines())
             if gone & {edge.name for edge in self._mesh.edges[:1]}:
                 publish.unpublish(self._publish)
@@ -150,9 +150,9 @@ class Nspawn:
                 self._forget(name)
                 cgroup.kill(self._payload(name))
             for name in sorted(gone):
-                self._destroy(name, progress)
+                self._destroy(name, network, progress)
             if not self.machines():
-                self._remove_mesh()
+                self._remove_mesh(network)
 
     def publish(self, edge: Host, ports: Mapping[int, int], admin_port: int) -> None:
         """Let 127.0.0.1 of this box reach the edge, until it is destroyed; survives the edge's reboots.
@@ -166,9 +166,9 @@ class Nspawn:
         group = self._mesh_group / "@publish"  # A session or a service that ends must not take them with it.
         enter = ["sh", "-c", _JOIN, "sh", str(group), "nsenter"]
         hub, host = (f"--net={netns.path(name)}" for name in (self._hub, self._namespace(edge.name)))
-        with self._lock():
+        with self._lock() as network:
             publish.require_free(self._publish, (*ports, admin_port))
-            self._make_network([edge])
+            self._make_network([edge], network)
             group.mkdir(exist_ok=True)
             for port, target in ports.items():
                 proxy = publish.socket_proxy(f"{edge.address}:{target}")
@@ -236,7 +236,8 @@ class Nspawn:
             )
 
     def _is_ours(self) -> bool:
-        return cgroup.owner_of(self._mesh_group) == str(self._state)
+        """Whether the mesh's group is this checkout's; one that nobody owns yet was left by a killed claim."""
+        return self._mesh_group.exists() and cgroup.owner_of(self._mesh_group) in {"", str(self._state)}
 
     def _claim(self, hosts: Sequence[Host]) -> None:
         """Take the mesh's and the hosts' names, or tell whose they are."""
@@ -250,34 +251,34 @@ class Nspawn:
         if taken:
             raise Failed(*(_name_taken(name, "a network namespace that this mesh did not make") for name in taken))
 
-    def _make_network(self, hosts: Sequence[Host]) -> None:
+    def _make_network(self, hosts: Sequence[Host], network: netns.Network) -> None:
         """Make the hub and the hosts' namespaces, and what tells that they are ours."""
         self._claim(hosts)
         published = (self._hub, *(self._namespace(edge.name) for edge in self._mesh.edges[:1]))
         if not all(netns.exists(name) for name in published):
             publish.unpublish(self._publish)  # What still listens leads into namespaces that are gone.
-        netns.make_hub(self._hub, self._mesh.machines.network)
+        network.make_hub()
         for host in hosts:
             namespace = self._namespace(host.name)
             self._group(host.name).mkdir(exist_ok=True)
             if not netns.exists(namespace):
                 self._end(host.name)  # What still runs is in a namespace that nobody can name any more.
-            netns.make(namespace)
+            network.make(namespace)
 
     @contextlib.contextmanager
-    def _lock(self) -> Iterator[int]:
-        """Keep other processes from making and destroying machines of this mesh; yield the lock's descriptor."""
+    def _lock(self) -> Iterator[netns.Network]:
+        """Keep other processes from making and destroying machines of this mesh; yield its network, to work on."""
         self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(self._state / "machines.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield lock
+            yield netns.Network(self._hub, self._mesh.machines.network, lock)
         finally:
             os.close(lock)
 
     # One machine.
 
-    def _prepare(self, host: Host, base: Path, key: str) -> None:
+    def _prepare(self, host: Host, base: Path, key: str, lock: int) -> None:
         """Make the machine's disk, unless it is whole."""
         record, home = self._record(host.name), self._machines / host.name
         if record.exists():
@@ -288,7 +289,7 @@ class Nspawn:
         home.mkdir(parents=True)
         (home / "base").symlink_to(base)
         private, public = _key_pair()
-        disk = _empty_disk(home)
+        disk = _empty_disk(home, lock)
         _put(disk / "etc/hostname", f"{host.name}\n")
         _put(disk / "etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {host.name}\n::1 localhost ip6-localhost\n")
         _put(disk / "etc/ssh/ssh_host_ed25519_key", private, mode=0o600)
@@ -296,13 +297,13 @@ class Nspawn:
         _put(disk / "root/.ssh/authorized_keys", f"{key}\n", mode=0o600, directories=0o700)
         _replace(record, f"{host.address} {public}\n", 0o644)
 
-    def _start(self, host: Host, lock: int, progress: Progress) -> None:
+    def _start(self, host: Host, network: netns.Network, progress: Progress) -> None:
         """Connect the machine to the hub, and boot it unless it runs."""
         namespace, group = self._namespace(host.name), self._group(host.name)
         runs = cgroup.populated(group)
         if not runs:
             self._end(host.name)
-        netns.plug(namespace, self._hub, host.address, self._mesh.machines.network)
+        network.plug(namespace, host.address)
         if runs:
             return
         home = self._machines / host.name
@@ -316,7 +317,7 @@ class Nspawn:
                 *(f"--machine={_machine_name(namespace)}", f"--hostname={host.name}"),
             ],
             cwd=home,
-            stdin=lock,
+            stdin=network.lock,
             stdout=subprocess.PIPE,
             check=True,
         )
@@ -359,19 +360,19 @@ class Nspawn:
             self._know({record.read_text().split()[0]: ""})
             record.unlink()
 
-    def _destroy(self, name: HostName, progress: Progress) -> None:
+    def _destroy(self, name: HostName, network: netns.Network, progress: Progress) -> None:
         """Remove one machine; what tells that it exists goes last."""
         progress(name, "destroying")
         self._end(name)
-        netns.remove(self._namespace(name))
+        network.remove(self._namespace(name))
         shutil.rmtree(self._machines / name, ignore_errors=True)
         cgroup.remove(self._group(name))
 
-    def _remove_mesh(self) -> None:
+    def _remove_mesh(self, network: netns.Network) -> None:
         """Remove what the machines shared, but for the key and what others wrote to known_hosts."""
         publish.unpublish(self._publish)
         if self._is_ours():
-            netns.remove(self._hub)
+            network.remove(self._hub)
             cgroup.remove(self._mesh_group)
         with contextlib.suppress(OSError):
             self._machines.rmdir()
@@ -399,19 +400,19 @@ def _ssh_answers(namespace: Path, address: str) -> bool:
         return False
 
 
-def _empty_disk(home: Path) -> Path:
+def _empty_disk(home: Path, lock: int) -> Path:
     """Return the directory that holds what the machine writes.
 
     That is an overlay's upper, or, where the file system below `home` cannot be one (another overlay, a
-    network file system), a copy of the whole root.
+    network file system), a copy of the whole root. Who works on it keeps the lock, even when orphaned.
     """
     for name in ("upper", "work", "merged"):
         (home / name).mkdir()
     (home / "upper").chmod(0o755)  # The upper's mode is the mode of the guest's `/`.
     trial = ["unshare", "--mount", "sh", "-c", _OVERLAY]
-    if subprocess.run(trial, cwd=home, capture_output=True, check=False).returncode == 0:
+    if subprocess.run(trial, cwd=home, capture_output=True, check=False, pass_fds=(lock,)).returncode == 0:
         return home / "upper"
-    subprocess.run(["cp", "-a", "--reflink=auto", "base/.", "root"], cwd=home, check=True)
+    subprocess.run(["cp", "-a", "--reflink=auto", "base/.", "root"], cwd=home, check=True, pass_fds=(lock,))
     return home / "root"
 
 

@@ -133,7 +133,8 @@ def keeps_to_itself(host: Host, neighbour: HostName, dialled: Mapping[tuple[str,
     if not opened:
         return Finding(host.name, True, f"lets nobody else in at {names}, tried from {neighbour}")
     what = f"lets others in behind its Envoy, tried from {neighbour}"
-    hint = f'./mesh exec {host.name} "ss -ltnp"    then: ./mesh provision --limit {host.name}'
+    restart = f"./mesh exec {host.name} \"systemctl restart 'envoymesh-*'\""
+    hint = f"./mesh provision --limit {host.name}    then, for what still runs as it was: {restart}"
     return Finding(host.name, False, what, f"{listed(opened)} accepts connections", hint)
 
 

@@ -105,6 +105,10 @@ def foreign_namespace(name: str) -> Iterator[Path]:
         subprocess.run(["ip", "netns", "delete", name], check=True)
 
 
+def _lose_namespace(name: str) -> None:
+    subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
 def reboot_box(here: Site) -> None:
     """Leave of a mesh what a reboot of the box leaves: its files."""
     records = {path: path.read_text() for path in here.state.glob("publish/*")}
@@ -113,7 +117,7 @@ def reboot_box(here: Site) -> None:
     assert cgroup.emptied(_group(here.mesh), within_s=10)
     cgroup.remove(_group(here.mesh))
     for name in (here.mesh.identifier, *(f"{here.mesh.identifier}-{host}" for host in here.mesh.hosts)):
-        netns.remove(name)
+        _lose_namespace(name)
     for path, text in records.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
@@ -183,7 +187,7 @@ def test_a_lost_hub_is_made_again_under_running_machines(here: Site) -> None:
     here.create()
     here.publish()
     before = here.boot_id(here.edge)
-    netns.remove(here.mesh.identifier)
+    _lose_namespace(here.mesh.identifier)
     here.create()
     here.publish()
     assert here.boot_id(here.edge) == before
@@ -195,7 +199,7 @@ def test_a_lost_namespace_is_made_again_with_its_machine(here: Site) -> None:
     here.create()
     run(here.maker, here.edge, "echo kept > /root/kept")
     here.publish()
-    netns.remove(f"{here.mesh.identifier}-{here.edge.name}")
+    _lose_namespace(f"{here.mesh.identifier}-{here.edge.name}")
     here.create()
     here.publish()
     assert run(here.maker, here.edge, "cat /root/kept") == "kept"

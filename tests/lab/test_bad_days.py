@@ -107,13 +107,14 @@ def test_a_host_out_of_reach_is_exit_4_and_the_others_are_done(lab: TestMesh) ->
 
 def test_a_wrong_key_is_told(lab: TestMesh) -> None:
     key = lab.folder / ".envoymesh/ssh/id_ed25519"
-    kept = key.read_bytes()
-    key.unlink()
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    kept = key.rename(key.with_name("kept"))
+    public = key.with_suffix(".pub").read_text()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], input=b"y\n", check=True)
     try:
         problem(lab.run("provision", code=4), "ssh/auth")
     finally:
-        key.write_bytes(kept)
+        kept.replace(key)
+        key.with_suffix(".pub").write_text(public)
 
 
 def test_a_changed_host_key_is_never_accepted(lab: TestMesh) -> None:
