@@ -1,5 +1,7 @@
 """What a host must have: one pure function (host, mesh, …) → resources per role."""
 
+from collections.abc import Sequence
+
 from envoymesh.model.mesh import Host, HostName, Mesh
 from envoymesh.model.releases import RELEASES
 from envoymesh.model.secrets import Secrets
@@ -8,15 +10,15 @@ from envoymesh.resources import Resource
 from roles import common, edge, service, sidecar
 
 
-def desired(mesh: Mesh, secrets: Secrets) -> dict[HostName, tuple[Resource, ...]]:
-    """Return what every host must have, in the order in which it is to be made.
+def desired(mesh: Mesh, secrets: Secrets, hosts: Sequence[Host]) -> dict[HostName, tuple[Resource, ...]]:
+    """Return what each of `hosts` must have, in the order in which it is to be made.
 
     Raises:
         Failed: the inventory asks for a release of Envoy that is not pinned.
     """
     if mesh.envoy_version not in RELEASES:
         raise Failed(_unknown_version(mesh.envoy_version))
-    return {host.name: (*common.resources(mesh), *_of_role(host, mesh, secrets)) for host in mesh.hosts.values()}
+    return {host.name: (*common.resources(mesh), *_of_role(host, mesh, secrets)) for host in hosts}
 
 
 def _of_role(host: Host, mesh: Mesh, secrets: Secrets) -> list[Resource]:

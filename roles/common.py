@@ -105,6 +105,7 @@ def process_resources(process: Process, host: Host, mesh: Mesh, files: Sequence[
         connections=CONNECTIONS,
     )
     versioned = [(file, *stamped(file.resources)) for file in files]
+    unit = _unit(process, host, mesh, bootstrap, {file.stat: version for file, _, version in versioned})
     config = [
         *(_xds_file(process, file, text) for file, text, _ in versioned),
         File(f"{process.folder}/bootstrap.yaml", bootstrap.encode()),
@@ -113,8 +114,8 @@ def process_resources(process: Process, host: Host, mesh: Mesh, files: Sequence[
         User(process.user),
         *(Directory(path) for path in sorted({str(PurePosixPath(f.path).parent) for f in config})),
         *config,
-        _validation(process, mesh, config),
-        *_unit(process, host, mesh, bootstrap, {file.stat: version for file, _, version in versioned}),
+        _validation(process, mesh, config, guards=[*config, *unit]),
+        *unit,
     ]
 
 
@@ -125,8 +126,11 @@ def _xds_file(process: Process, file: Xds, text: str) -> File:
     return File(path, text.encode())
 
 
-def _validation(process: Process, mesh: Mesh, config: Sequence[File]) -> Validation:
-    """Return that the Envoy which is to run `config` accepts it, as the user that it runs as."""
+def _validation(process: Process, mesh: Mesh, config: Sequence[File], guards: Sequence[Resource]) -> Validation:
+    """Return that the Envoy which is to run `config` accepts it, as the user that it runs as.
+
+    Its unit names that Envoy, so another release does not start either before it has accepted the configuration.
+    """
     *files, bootstrap = config
     static = static_bootstrap(parsed(bootstrap.content.decode()), {f.path: parsed(f.content.decode()) for f in files})
     return Validation(
@@ -134,7 +138,7 @@ def _validation(process: Process, mesh: Mesh, config: Sequence[File]) -> Validat
         command=(envoy_path(mesh), "--mode", "validate", "-c", "{staged}"),
         content=json.dumps(static, indent=1).encode(),
         user=process.user,
-        guards=frozenset(f.address for f in config),
+        guards=frozenset(r.address for r in guards if isinstance(r, File)),
     )
 
 

@@ -45,7 +45,7 @@ def secrets_of(mesh: Mesh) -> Secrets:
 
 def desired_of(text: str = INVENTORY) -> dict[HostName, tuple[Resource, ...]]:
     mesh = mesh_of(text)
-    return desired(mesh, secrets_of(mesh))
+    return desired(mesh, secrets_of(mesh), list(mesh.hosts.values()))
 
 
 def files_of(resources: Sequence[Resource]) -> dict[str, File]:

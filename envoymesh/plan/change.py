@@ -33,12 +33,14 @@ class Change:
 
 @dataclass(frozen=True)
 class HostPlan:
-    """What must happen on one host, in this order. `manifest` lists the addresses that are managed afterwards.
+    """What must happen on one host, in this order.
 
-    No changes: the host is as desired.
+    No changes: the host is as desired. `manifest` lists the addresses that are managed afterwards, `generation`
+    tells the apply after which the host was read: the plan is of no use on a host that has seen another since.
     """
 
     host: HostName
+    generation: str
     changes: tuple[Change, ...]
     manifest: tuple[str, ...]
     desired: tuple[Resource, ...] = field(repr=False)

@@ -1,4 +1,4 @@
-"""Observed: what gather read on a host. Absence and "could not be read" are told apart."""
+"""Observed: what gather read on a host. What is absent is not in it; a host that cannot be read is a problem."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,7 +52,11 @@ class Dialled(StrEnum):
 
 @dataclass(frozen=True)
 class Observed:
-    """One host, at one moment, as far as its desired resources and its last apply are concerned."""
+    """One host, at one moment, as far as its desired resources and its last apply are concerned.
+
+    `manifest` has the addresses that the last apply managed, `generation` tells that apply from every other; empty
+    before the first.
+    """
 
     platform: Platform
     users: frozenset[str]
@@ -61,6 +65,7 @@ class Observed:
     units: Mapping[str, ObservedUnit]
     answers: Mapping[tuple[int, str], HttpAnswer]
     manifest: frozenset[str]
+    generation: str = ""
     dialled: Mapping[tuple[str, int], Dialled] = field(default_factory=dict)
 
     def stats(self, port: int) -> Mapping[str, str]:

@@ -28,7 +28,7 @@ def plan_for(host: HostName, desired: Sequence[Resource], observed: Observed) ->
         because = "an apply that was cut off did not finish it"
         changes.append(Change("manifest:last-apply", Action.UPDATE, because))
     digests = {r.address: r.source.digest(observed.platform) for r in desired if isinstance(r, Artifact)}
-    return HostPlan(host, tuple(changes), manifest if changes else (), tuple(desired), digests)
+    return HostPlan(host, observed.generation, tuple(changes), manifest if changes else (), tuple(desired), digests)
 
 
 def _change(resource: Resource, observed: Observed, host: HostName) -> Change | None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 class Validation:
     """`command`, run on the host as `user`, must accept `content` before the files in `guards` are replaced.
 
-    It runs only when one of the guarded files changes. In `command`, the word `{staged}` stands for the
-    path of a temporary file with `content` (0600, owned by `user`). Exit 0 accepts; anything else stops the
-    apply with nothing replaced.
+    It runs only when one of the guarded files changes: the configuration, and the unit that names the program.
+    In `command`, the word `{staged}` stands for the path of a temporary file with `content` (0600, owned by
+    `user`). Exit 0 accepts; anything else stops the apply with nothing replaced.
     """
 
     name: str

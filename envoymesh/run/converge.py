@@ -19,6 +19,11 @@ from envoymesh.wire.gather import Asked, Dial, gather_script, observed_from
 
 GATHER_TIMEOUT_S = 60.0
 APPLY_TIMEOUT_S = 600.0
+"""So long an apply may take, and longer for what is to be sent."""
+
+SLOWEST_BYTES_PER_S = 20_000.0
+"""What a host gets at least of a line that many share: 1 Mbit/s among six hosts."""
+
 SLICE_BYTES = 256 * 1024
 
 Desired = Mapping[HostName, Sequence[Resource]]
@@ -72,7 +77,7 @@ def apply(fleet: Fleet, reading: Reading, cache: Path, notify: Notify) -> Outcom
             if problem is not None:
                 raise Failed(problem)
             return Outcome(plan.host, OutcomeKind.CHANGED, plan.changes)
-        notify(Event(plan.host, "another apply was at work; reading once more"))
+        notify(Event(plan.host, "another apply has changed it meanwhile; reading once more"))
         reading = read(fleet, plan.host, plan.desired)
         plan = reading.plan
     return Outcome(plan.host, OutcomeKind.UNCHANGED)
@@ -90,7 +95,8 @@ def _executed(fleet: Fleet, payload: Payload, notify: Notify) -> list[str]:
 
     session = fleet.session(host)
     try:
-        session.exec(APPLY_SCRIPT, stdin=payload.stream(), on_line=on_line, timeout_s=APPLY_TIMEOUT_S)
+        timeout_s = APPLY_TIMEOUT_S + payload.size_bytes / SLOWEST_BYTES_PER_S
+        session.exec(APPLY_SCRIPT, stdin=payload.stream(), on_line=on_line, timeout_s=timeout_s)
     except Failed as failed:
         raise Failed(*(_lost(p, host) for p in failed.problems)) from None
     return lines
@@ -143,6 +149,7 @@ _NOW = {
     "refused": "{host}: nothing was replaced; what served before still serves",
     "restored": "{host}: what had been replaced was put back and serves again",
     "stuck": "{host}: some of the change is live and could not be put back",
+    "unfinished": "{host}: the change is live and serves; of what nothing asks for any more, some is still there",
 }
 
 _WHAT = {
@@ -170,7 +177,7 @@ def apply_problem(payload: Payload, lines: Sequence[str]) -> Problem | None:
         return None
     said = next((f for f in frames_from(lines) if f.kind == "problem"), None)
     call = _call_of(payload, said)
-    code, step = (call.problem, call.address) if call else ("apply/cut-off", "host:apply")
+    code, step = (said.fields[0] if said else "apply/cut-off"), (call.address if call else "host:apply")
     words = {"host": payload.host, "step": step}
     return Problem(
         code=code,

@@ -16,8 +16,7 @@ from roles import desired
 def desired_of(workspace: Workspace, hosts: Sequence[Host]) -> Desired:
     """Return what `hosts` must have; makes the certificate authority and the front's certificates when missing."""
     now = datetime.datetime.now(datetime.UTC)
-    everything = desired(workspace.mesh, front_secrets(workspace.mesh, workspace.state_dir, now))
-    return {host.name: everything[host.name] for host in hosts}
+    return desired(workspace.mesh, front_secrets(workspace.mesh, workspace.state_dir, now), hosts)
 
 
 def plan(workspace: Workspace, hosts: Sequence[Host]) -> list[Outcome]:

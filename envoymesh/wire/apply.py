@@ -82,18 +82,16 @@ def _calls(plan: HostPlan, parcels: Mapping[str, Parcel]) -> Iterator[Call]:
     """Yield the steps: what harms nobody, validation, what goes live, what is waited for, what goes."""
     changed = [c for c in plan.changes if c.resource is not None]
     deleted = [c for c in plan.changes if c.action is Action.DELETE]
-    yield Call(("begin",), "host:lock", "lock/held")
+    union = ("remember", *sorted({*plan.manifest, *(c.address for c in deleted)}))
+    yield Call(("begin", plan.generation), "host:lock", "apply/failed")
+    yield Call(union, "host:manifest", "apply/failed")
     for change in changed:
         yield from _preparation(change, plan, parcels)
     yield from _validations(plan)
     yield Call(("commit",), "host:files", "apply/failed")
-    yield Call(
-        ("remember", *sorted({*plan.manifest, *(c.address for c in deleted)})),
-        "host:manifest",
-        "apply/failed",
-    )
     yield from (_deletion(c) for c in deleted if c.address.startswith("unit:"))
     yield from _unit_calls(plan)
+    yield Call(("settle",), "host:units", "apply/failed")
     yield from (_deletion(c) for c in deleted if not c.address.startswith("unit:"))
     if any(c.address.startswith(f"file:{UNIT_FOLDER}") for c in deleted):
         yield Call(("reload",), "host:systemd", "apply/failed")
@@ -167,7 +165,8 @@ def _unit_calls(plan: HostPlan) -> Iterator[Call]:
 def _watched(plan: HostPlan) -> list[str]:
     """Return the paths of the files that an Envoy of this host reads, in the order of its resources."""
     guarded = {address for r in plan.desired if isinstance(r, Validation) for address in r.guards}
-    return [r.path for r in plan.desired if isinstance(r, File) and r.address in guarded]
+    files_ = (r.path for r in plan.desired if isinstance(r, File) and r.address in guarded)
+    return [path for path in files_ if not path.startswith(UNIT_FOLDER)]
 
 
 def _deletion(change: Change) -> Call:

@@ -1,7 +1,7 @@
 # Makes true what the calls say. Runs as root; the calls come first on standard input (one line with their length in
-# bytes, then the calls), then the content that they read, in their order. Until `commit` nothing that is live has
-# been touched; from there on the script ends what it began even when the operator's side is gone, and puts back
-# what it replaced when a unit does not become ready.
+# bytes, then the calls), then the content that they read, in their order. Until `commit` no file that is live has
+# been replaced; from there on the script ends what it began even when the operator's side is gone, and puts back
+# what it replaced when a unit does not become ready. After `settle` nothing is put back: the new serves.
 set -u
 export LC_ALL=C
 umask 077
@@ -11,9 +11,10 @@ WORK=/run/envoymesh/$$
 ERRORS=$WORK/errors
 STAGED=()
 LIVE=()
+REPLACED=()
 STARTED=()
 RUNNING=()
-COMMITTED=no
+PHASE=staging
 
 frame() { printf '\036EM %s\n' "$*" 2>/dev/null; }
 
@@ -32,20 +33,23 @@ finish() {
 # abort CODE: says at which step and why, with the last errors; puts back what was replaced.
 abort() {
     frame problem "$1" "$STEP" "$(tail -n 12 "$ERRORS" | tail -c 3000 | base64 -w0)"
-    [ $COMMITTED = no ] && finish refused
+    case $PHASE in
+        staging) finish refused ;;
+        settled) finish unfinished ;;
+    esac
     put_back && finish restored
     finish stuck
 }
 
-# begin: one apply at a time. One that had to wait ends here: the host is not as it was when it was read.
+# begin GENERATION: one apply at a time, and only on a host that is as it was when it was read.
 begin() {
     local other
     exec 9>"${WORK%/*}/lock" || return
-    if ! flock -n 9; then
-        flock -w 60 9 && finish moved
+    if ! flock -n 9 && ! flock -w 60 9; then
         echo "another apply has been at work for a minute" >&2
-        return 1
+        abort lock/held
     fi
+    [ "$1" = "$(stat -c '%i.%.Y' "$KEPT/manifest" 2>/dev/null)" ] || finish moved
     for other in "${WORK%/*}"/*/; do [ "$other" = "$WORK/" ] || rm -rf -- "$other"; done
     rm -rf -- "$KEPT/previous" && mkdir -p "$KEPT/artifacts" "$KEPT/previous" && chmod 0755 "$KEPT" &&
         chmod 0711 "${WORK%/*}" "$WORK"
@@ -57,8 +61,8 @@ user() {
         useradd --system --gid "$1" --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin -- "$1"
 }
 
-# directory PATH OWNER GROUP MODE
-directory() { mkdir -p -- "$1" && chown -h "$2:$3" -- "$1" && chmod "$4" -- "$1"; }
+# directory PATH OWNER GROUP MODE: a link to a directory is as good as one.
+directory() { mkdir -p -- "$1" && chown "$2:$3" -- "$1" && chmod "$4" -- "$1"; }
 
 # receive SIZE SHA256 FILE: takes SIZE bytes of standard input.
 receive() {
@@ -72,13 +76,15 @@ fingerprint() { find "$1" -printf '%P %s %T@ %m %U\n' | sort | sha256sum | cut -
 artifact() {
     local new=$1.envoymesh stamp
     stamp=$KEPT/artifacts/$(printf %s "$1" | sha256sum | cut -c1-64)
-    rm -rf -- "$new" "$new.gz" "$stamp" && STAGED+=("$new" "$new.gz") || return
+    rm -rf -- "$new" "$new.gz" "$new.old" "$stamp" && STAGED+=("$new" "$new.gz" "$new.old") || return
     receive "$4" "$5" "$new.gz" || return
     case $2 in
         file) gzip -dc <"$new.gz" >"$new" && chmod 0755 "$new" ;;
         tree) mkdir -m 0755 "$new" && tar -xzf "$new.gz" -C "$new" --no-same-owner ;;
     esac || return
-    rm -f -- "$new.gz" && sync -f "$new" && rm -rf -- "$1" && mv -T -- "$new" "$1" || return
+    rm -f -- "$new.gz" && sync -f "$new" || return
+    [ ! -d "$1" ] || mv -T -- "$1" "$new.old" || return # the rename below replaces a file, but no directory
+    mv -f -T -- "$new" "$1" || return
     printf '%s %s\n' "$3" "$(fingerprint "$1")" >"$stamp"
 }
 
@@ -98,20 +104,28 @@ validate() {
     timeout 60 runuser -u "$user" -- "${command[@]}" >"$WORK/output" 2>&1 </dev/null || { tail -n 12 "$WORK/output" >&2; return 1; }
 }
 
-# commit: from here on the host is ours to finish or to put back.
+# commit: from the first rename on the host is ours to finish or to put back.
 commit() {
     local i path
-    COMMITTED=yes
     for i in "${!LIVE[@]}"; do
         path=${LIVE[$i]}
+        if is_directory "$path" && [ -n "$(ls -A -- "$path")" ]; then
+            echo "$path is a directory with something in it" >&2
+            return 1
+        fi
         if [ -e "$path" ] || [ -L "$path" ]; then cp -a -T -- "$path" "$KEPT/previous/$i" || return; fi
     done
     for path in "${LIVE[@]}"; do sync -- "${path%/*}/.${path##*/}.envoymesh" || return; done
-    for path in "${LIVE[@]}"; do
-        [ -d "$path" ] && [ ! -L "$path" ] && { rmdir -- "$path" || return; }
+    PHASE=committed
+    for i in "${!LIVE[@]}"; do
+        path=${LIVE[$i]}
+        ! is_directory "$path" || rmdir -- "$path" || return
+        REPLACED+=("$i")
         mv -f -T -- "${path%/*}/.${path##*/}.envoymesh" "$path" || return
     done
 }
+
+is_directory() { [ -d "$1" ] && [ ! -L "$1" ]; }
 
 # remember ADDRESS...: what an apply manages, so that a later one can remove what is no longer asked for.
 remember() { printf '%s\0' "$@" >"$KEPT/.manifest" && sync "$KEPT/.manifest" && mv -f -T "$KEPT/.manifest" "$KEPT/manifest"; }
@@ -129,9 +143,12 @@ enable() { systemctl enable --quiet -- "$1"; }
 
 reload() { systemctl daemon-reload; }
 
+# is_wanted UNIT: it runs, or would at the next boot.
+is_wanted() { systemctl is-active --quiet -- "$1" || systemctl is-enabled --quiet -- "$1" 2>/dev/null; }
+
 # restart UNIT: starts it when it does not run.
 restart() {
-    if systemctl is-active --quiet -- "$1"; then RUNNING+=("$1"); else STARTED+=("$1"); fi
+    if is_wanted "$1"; then RUNNING+=("$1"); else STARTED+=("$1"); fi
     systemctl reset-failed -- "$1" 2>/dev/null
     systemctl enable --quiet -- "$1" && systemctl restart -- "$1"
 }
@@ -156,13 +173,14 @@ loaded() {
 
 # ready UNIT PORT PATH SECONDS TEXT...
 ready() {
-    local unit=$1 port=$2 path=$3 deadline=$((SECONDS + $4)) status=''
+    local unit=$1 port=$2 path=$3 deadline=$((SECONDS + $4)) status='' before
     shift 4
     MISSING=
+    before=$(systemctl show -p NRestarts --value -- "$unit")
     while [ $SECONDS -le $deadline ]; do
         status=$(answer "$port" "$path" | head -n 1 | tr -d '\r\0')
         case $status in "HTTP/1.1 200 "*) loaded "$port" "$@" && return ;; esac
-        [ "$(systemctl show -p NRestarts --value -- "$unit")" -gt 3 ] && break
+        [ "$(systemctl show -p NRestarts --value -- "$unit")" -gt $((before + 3)) ] && break
         sleep 0.05
     done
     {
@@ -172,15 +190,20 @@ ready() {
     return 1
 }
 
-# put_back: what was replaced comes back by rename, what was not there goes, units run as they did.
+# settle: all that runs is ready. What fails from here on is only what nobody asks for any more.
+settle() { PHASE=settled; }
+
+# put_back: what was replaced comes back by rename, what was not there goes, units run as they did. What refers to
+# another file was replaced after it, so it comes back before it.
 put_back() {
-    local i path new bad=0
+    local i n path new bad=0
     [ ${#STARTED[@]} -gt 0 ] && systemctl disable --quiet --now -- "${STARTED[@]}"
-    for ((i = ${#LIVE[@]} - 1; i >= 0; i--)); do
+    for ((n = ${#REPLACED[@]} - 1; n >= 0; n--)); do
+        i=${REPLACED[$n]}
         path=${LIVE[$i]}
         new=${path%/*}/.${path##*/}.envoymesh
-        if [ -e "$KEPT/previous/$i" ]; then
-            { rm -rf -- "$new" && cp -a -T -- "$KEPT/previous/$i" "$new" && mv -f -T -- "$new" "$path"; } || bad=1
+        if [ -e "$KEPT/previous/$i" ] || [ -L "$KEPT/previous/$i" ]; then
+            { rm -rf -- "$new" && cp -a -T -- "$KEPT/previous/$i" "$new" && came_back "$new" "$path"; } || bad=1
         else
             rm -f -- "$path" || bad=1
         fi
@@ -190,17 +213,24 @@ put_back() {
     return $bad
 }
 
+# came_back NEW PATH: a rename puts no directory where a file is.
+came_back() {
+    ! is_directory "$1" || rm -f -- "$2" || return
+    mv -f -T -- "$1" "$2"
+}
+
 # remove_unit UNIT: stops it; its file goes with `remove_file`, once everything else has succeeded.
 remove_unit() {
-    systemctl is-active --quiet -- "$1" && RUNNING+=("$1")
+    is_wanted "$1" && RUNNING+=("$1")
     systemctl disable --quiet --now -- "$1" || [ ! -e "/etc/systemd/system/$1" ]
 }
 
-remove_file() { rm -f -- "$1"; }
+# A directory where a file was, or a link where a directory was, is somebody else's.
+remove_file() { is_directory "$1" || rm -f -- "$1"; }
 
 remove_artifact() { rm -rf -- "$1" "$KEPT/artifacts/$(printf %s "$1" | sha256sum | cut -c1-64)"; }
 
-remove_directory() { rmdir --ignore-fail-on-non-empty -- "$1" 2>/dev/null || [ ! -e "$1" ]; }
+remove_directory() { [ -L "$1" ] || rmdir --ignore-fail-on-non-empty -- "$1" 2>/dev/null || [ ! -e "$1" ]; }
 
 remove_user() { ! getent passwd "$1" >/dev/null || userdel -- "$1"; }
 

@@ -2,7 +2,8 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 
 from envoymesh.plan.observed import (
@@ -32,20 +33,21 @@ def gather_script(resources: Sequence[Resource], asked: Asked = (), dial: Dial =
         dial: (address, port) to try to connect to from the host.
     """
     files_ = [r for r in resources if isinstance(r, File)]
-    paths = [r.path for r in resources if isinstance(r, File | Directory)]
     artifacts = [r for r in resources if isinstance(r, Artifact)]
     calls = [
-        ["platform"],
         ["users", *(r.name for r in resources if isinstance(r, User))],
-        ["paths", *paths],
+        ["directories", *(r.path for r in resources if isinstance(r, Directory))],
+        ["paths", *(f.path for f in files_)],
         ["files", *(word for f in files_ for word in (f.path, f.sha256))],
         *(["artifact", str(i), artifact.path] for i, artifact in enumerate(artifacts)),
         ["units", *(r.name for r in resources if isinstance(r, Unit))],
         *(["http", str(i), str(port), path] for i, (port, path) in enumerate(_requests(resources, asked))),
         *(["dial", str(i), address, str(port)] for i, (address, port) in enumerate(dial)),
-        ["frame", "end"],
     ]
-    return _LIBRARY + "".join(shlex.join(call) + "\n" for call in calls if len(call) > 1 or call == ["platform"])
+    asking = (call for call in calls if len(call) > 1)
+    return _LIBRARY + "".join(
+        f"{shlex.join(call)}\n" for call in (["platform"], ["manifest"], *asking, ["frame", "end"])
+    )
 
 
 def _requests(resources: Sequence[Resource], asked: Asked) -> list[tuple[int, str]]:
@@ -59,33 +61,41 @@ def observed_from(
     """Return what the output of `gather_script(resources, asked, dial)` says.
 
     Raises:
-        Failed: the output ends too early, so that nothing can be concluded from it.
+        Failed: the output ends too early or makes no sense, so that nothing can be concluded from it.
     """
-    frames = list(frames_from(lines))
-    if not frames or frames[-1].kind != "end":
-        raise Failed(
-            Problem(
-                code="host/gather",
-                what="reading the host ended before everything was read",
-                at=host,
-                now=f"{host}: nothing was changed",
-                hint=f'look at the host: ./mesh exec {host} "systemctl is-system-running; df -h /"',
-            )
-        )
-    first = {frame.kind: frame for frame in frames}
+    by_kind = defaultdict[str, list[Frame]](list)
+    last = ""
+    for frame in frames_from(lines):
+        by_kind[frame.kind].append(frame)
+        last = frame.kind
+    if last != "end":
+        raise _unreadable(host, "reading the host ended before everything was read")
+    try:
+        return _observed(by_kind, resources, _requests(resources, asked), dial)
+    except (LookupError, ValueError) as error:
+        raise _unreadable(host, "the host's answers cannot be understood", repr(error)) from error
+
+
+def _unreadable(host: str, what: str, *saw: str) -> Failed:
+    hint = f'look at the host: ./mesh exec {host} "systemctl is-system-running; df -h /"'
+    return Failed(Problem("host/gather", what, host, saw, f"{host}: nothing was changed", hint))
+
+
+def _observed(
+    frames: Mapping[str, Sequence[Frame]], resources: Sequence[Resource], asked: Asked, dial: Dial
+) -> Observed:
     artifacts = [r.path for r in resources if isinstance(r, Artifact)]
-    requests = _requests(resources, asked)
+    generation, managed = frames["manifest"][0].fields[0], frames["manifest"][0].text(1)
     return Observed(
-        platform=_platform(first["platform"]),
-        users=frozenset(line.split(":", 1)[0] for line in first["users"].text(0).splitlines())
-        if "users" in first
-        else frozenset(),
-        paths=_paths(first["paths"].data(0) if "paths" in first else b"", [f for f in frames if f.kind == "file"]),
-        artifacts={artifacts[int(f.fields[0])]: f.fields[1] for f in frames if f.kind == "artifact" and f.fields[1]},
-        units=_units(first["units"].text(0), [f for f in frames if f.kind == "stamp"]) if "units" in first else {},
-        answers={requests[int(f.fields[0])]: http_answer(f.data(1)) for f in frames if f.kind == "http"},
-        manifest=frozenset(filter(None, first["manifest"].text(0).split("\0"))),
-        dialled={dial[int(f.fields[0])]: _dialled(f.fields[1]) for f in frames if f.kind == "dial"},
+        platform=_platform(frames["platform"][0]),
+        users=frozenset(line.split(":", 1)[0] for f in frames["users"] for line in f.text(0).splitlines()),
+        paths=_paths(b"".join(f.data(0) for f in frames["paths"]), frames["file"]),
+        artifacts={artifacts[int(f.fields[0])]: f.fields[1] for f in frames["artifact"] if f.fields[1]},
+        units=_units("".join(f.text(0) for f in frames["units"]), frames["stamp"]),
+        answers={asked[int(f.fields[0])]: http_answer(f.data(1)) for f in frames["http"]},
+        manifest=frozenset(filter(None, managed.split("\0"))),
+        generation=generation,
+        dialled={dial[int(f.fields[0])]: _dialled(f.fields[1]) for f in frames["dial"]},
     )
 
 
@@ -108,8 +118,7 @@ def _paths(listing: bytes, file_frames: Sequence[Frame]) -> dict[str, ObservedPa
     digests = {f.text(0): f for f in file_frames}
     observed = {}
     for entry in filter(None, listing.split(b"\0")):
-        owner, group, mode, _size, rest = entry.decode(errors="surrogateescape").split(" ", 4)
-        kind, path = rest.split("/", 1)
+        mode, owner, group, kind, path = entry.decode(errors="surrogateescape").split(":", 4)
         kind = "regular file" if kind == "regular empty file" else kind
         frame = digests.get(path)
         observed[path] = ObservedPath(
@@ -126,7 +135,7 @@ def _paths(listing: bytes, file_frames: Sequence[Frame]) -> dict[str, ObservedPa
 def _units(listing: str, stamps: Sequence[Frame]) -> dict[str, ObservedUnit]:
     running = {f.fields[0]: f.fields[1] for f in stamps}
     units = {}
-    for block in listing.strip().split("\n\n"):
+    for block in filter(None, listing.strip().split("\n\n")):
         said = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         units[said["Id"]] = ObservedUnit(
             load=said["LoadState"],

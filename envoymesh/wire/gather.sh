@@ -15,13 +15,19 @@ platform() {
         *) python=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ;;
     esac
     frame platform "$(uname -m)" "$(getconf GNU_LIBC_VERSION 2>/dev/null | tr -dc 0-9.)" "$python"
-    frame manifest "$(packed 2>/dev/null <"$KEPT/manifest")"
 }
+
+# manifest: what tells the last apply from every other, and what it managed.
+manifest() { frame manifest "$(stat -c '%i.%.Y' "$KEPT/manifest" 2>/dev/null)" "$(packed 2>/dev/null <"$KEPT/manifest")"; }
 
 users() { frame users "$(getent passwd "$@" | packed)"; }
 
-# A path of a file that is absent makes stat complain and print nothing: absence is an answer here.
-paths() { frame paths "$(stat --printf '%U %G %a %s %F/%n\0' -- "$@" 2>/dev/null | packed)"; }
+LISTED='%a:%U:%G:%F:%n\0'
+# A path that is absent makes stat complain and print nothing: absence is an answer here.
+paths() { frame paths "$(stat --printf "$LISTED" -- "$@" 2>/dev/null | packed)"; }
+
+# directories PATH...: a link to a directory is as good as one.
+directories() { frame paths "$(stat -L --printf "$LISTED" -- "$@" 2>/dev/null | packed)"; }
 
 declare -A WANTED=()
 # files (PATH SHA256)...: digests of all, content of those that differ (for the diff), 256 KiB of it at most.

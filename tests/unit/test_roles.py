@@ -140,11 +140,12 @@ def test_the_deeper_path_is_tried_first() -> None:
     assert paths.index("/shop/cart") < paths.index("/shop")
 
 
-def test_validation_guards_every_file_that_envoy_reads() -> None:
+def test_validation_guards_every_file_that_envoy_reads_and_the_unit_that_names_it() -> None:
     for host, folder in ((EDGE, FRONT), (MEMBER, SIDECAR)):
         resources = desired_of()[host]
         read = {f.address for f in files_of(resources).values() if f.path.startswith(folder)}
-        assert validation_of(resources).guards == read
+        unit = f"file:/etc/systemd/system/{validation_of(resources).user}.service"
+        assert validation_of(resources).guards == read | {unit}
 
 
 def test_a_sidecar_closes_idle_connections_before_the_application_does() -> None:
@@ -190,6 +191,7 @@ def test_a_value_can_never_become_structure(value: str) -> None:
 def test_a_service_without_hosts_has_no_endpoints() -> None:
     mesh = mesh_of()
     hosts = {name: host for name, host in mesh.hosts.items() if host.service != "service2"}
-    resources = desired(replace(mesh, hosts=hosts), secrets_of(mesh))[EDGE]
+    smaller = replace(mesh, hosts=hosts)
+    resources = desired(smaller, secrets_of(mesh), smaller.edges)[EDGE]
     (members,) = document(resources, f"{FRONT}/eds/service2.yaml")["resources"]
     assert members["endpoints"] == [{"lb_endpoints": []}]

@@ -16,7 +16,7 @@ from envoymesh.wire.gather import gather_script, http_answer, observed_from
 NASTY = "/etc/a b'\"$(reboot)`id`;&|\\é"
 FILE = File(NASTY, b"\x00\xff" * 300)
 PLAN = HostPlan(
-    HostName("web"), (Change(FILE.address, Action.CREATE, "", resource=FILE),), (FILE.address,), (FILE,), {}
+    HostName("web"), "7.1", (Change(FILE.address, Action.CREATE, "", resource=FILE),), (FILE.address,), (FILE,), {}
 )
 
 PAYLOAD = payload_for(PLAN, {})
@@ -38,10 +38,24 @@ def test_an_answer_that_ends_early_says_nothing_about_the_host() -> None:
     assert failed.value.problems[0].code == "host/gather"
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["paths 7", f"paths {packed('755:root')}", f"units {packed('Id=x.service')}", "artifact 3 abc", "platform"],
+)
+def test_an_answer_that_makes_no_sense_is_a_problem_of_that_host(line: str) -> None:
+    lines = [f"{MARK}platform x86_64 2.36 3.11", f"{MARK}manifest  ", f"{MARK}{line}", f"{MARK}end"]
+    if line == "platform":
+        del lines[0], lines[1]
+    with pytest.raises(Failed) as failed:
+        observed_from("web", lines, ())
+    assert failed.value.problems[0].code == "host/gather"
+    assert failed.value.problems[0].saw
+
+
 def test_names_in_scripts_are_words_never_syntax() -> None:
     script = gather_script((FILE, Directory(NASTY)))
     quoted = "'/etc/a b'\"'\"'\"$(reboot)`id`;&|\\é'"
-    assert f"paths {quoted} {quoted}\n" in script
+    assert f"directories {quoted}\npaths {quoted}\n" in script
     head = b"".join(PAYLOAD.stream()).split(b"\n", 1)[1]
     assert f"stage {quoted} root root 0644 600 {FILE.sha256} || abort".encode() in head
 
@@ -84,13 +98,13 @@ def test_chunked_answers_are_put_together() -> None:
 
 
 def test_a_listing_of_paths_is_read_back_as_it_is() -> None:
-    listing = b"root root 755 4096 directory//etc/x\0root x 640 0 regular empty file//etc/a b\nc\0"
+    listing = b"755:root:root:directory:/etc/x\x00640:root:domain users:regular empty file:/etc/a b\nc:d\0"
     lines = [
         f"{MARK}platform x86_64 2.36 3.11",
-        f"{MARK}manifest ",
+        f"{MARK}manifest  ",
         f"{MARK}paths {base64.b64encode(listing).decode()}",
         f"{MARK}end",
     ]
     paths = observed_from("web", lines, ()).paths
     assert (paths["/etc/x"].kind, paths["/etc/x"].mode) == ("directory", 0o755)
-    assert (paths["/etc/a b\nc"].kind, paths["/etc/a b\nc"].group) == ("regular file", "x")
+    assert (paths["/etc/a b\nc:d"].kind, paths["/etc/a b\nc:d"].group) == ("regular file", "domain users")

@@ -30,7 +30,7 @@ def artifacts() -> None:
     platform = Platform(os.uname().machine, (2, 31), (int(version[0]), int(version[1])))
     mesh = small_mesh()
     secrets = Secrets({edge.name: KeyPair(b"", b"") for edge in mesh.edges})
-    for resource in chain.from_iterable(desired(mesh, secrets).values()):
+    for resource in chain.from_iterable(desired(mesh, secrets, list(mesh.hosts.values())).values()):
         if isinstance(resource, Artifact):
             blob_for(resource.source, platform, image.cache_dir())
 
