@@ -26,7 +26,8 @@ def command(name: str | None = None, **help_texts: str) -> Callable[[Body], Any]
     def decorate(body: Body) -> Any:
         @wraps(body)
         def run(*args: Any, **kwargs: Any) -> None:
-            code = import_module("envoymesh.cli").guarded(body(*args, **kwargs))
+            json = bool(kwargs.get("json"))
+            code = import_module("envoymesh.cli").guarded(body(*args, **kwargs), json=json)
             if code:
                 raise Exit(code=int(code))
 

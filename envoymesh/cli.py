@@ -1,51 +1,59 @@
 """What each task does: a request to the engine, its answer to text or JSON, and an exit code."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from envoymesh.events import Event, Outcome, exit_code_of
 from envoymesh.machines.vagrant_box import build
 from envoymesh.model.mesh import Host
-from envoymesh.problems import ExitCode, Failed, Problem
+from envoymesh.problems import ExitCode, Failed, Problem, refused_file
 from envoymesh.report.findings import check_json, check_text
 from envoymesh.report.status import status_json, status_text
-from envoymesh.report.terminal import Terminal, outcomes_json
+from envoymesh.report.terminal import Terminal, outcomes_json, problems_json, say
 from envoymesh.run import check as checks
 from envoymesh.run import lifecycle, members, remote
 from envoymesh.run import provision as provisioning
 from envoymesh.run import status as statuses
-from envoymesh.run.workspace import Workspace, host_named, limited, open_workspace
+from envoymesh.run.workspace import Workspace, host_named, limited, only_writer, open_workspace
+
+INTERRUPTED = Problem(
+    code="run/interrupted",
+    what="interrupted",
+    now="a host that was being changed ends its change by itself or stays as it was; no file is half written",
+    hint="complete it by the same command, or see what is left to do: ./mesh plan",
+)
 
 
-def guarded(body: Callable[[], ExitCode]) -> ExitCode:
+def guarded(body: Callable[[], ExitCode], *, json: bool = False) -> ExitCode:
     """Return the exit code of `body`; what stops it is printed as problems."""
     try:
         return body()
     except Failed as failed:
-        Terminal().problems(failed.problems)
-        return failed.exit_code
+        problems, code = failed.problems, failed.exit_code
     except KeyboardInterrupt:
-        problem = Problem(
-            code="run/interrupted",
-            what="interrupted",
-            now="a host that was being changed ends its change by itself or stays as it was; no file is half written",
-            hint="see what is left to do: ./mesh plan    and do it: ./mesh provision",
-        )
-        Terminal().problems([problem])
-        return ExitCode.PROBLEM
+        problems, code = (INTERRUPTED,), ExitCode.PROBLEM
+    except OSError as error:
+        if isinstance(error, ConnectionError | TimeoutError):
+            raise  # no file's, so a bug
+        problems, code = (refused_file(error),), ExitCode.PROBLEM
+    if json:
+        say(problems_json(problems, code) + "\n")
+    else:
+        Terminal().problems(problems)
+    return code
 
 
 def up(inventory: str, provider: str) -> ExitCode:
     """Make machines, provision, check, and show what to try."""
-    workspace = _workspace(inventory, provider)
     terminal = Terminal()
-    terminal.line(f"provider {workspace.provider.name}: {workspace.why}")
-    with workspace.only_writer():
+    with _writing(inventory, provider) as workspace:
+        terminal.line(f"provider {workspace.provider.name}: {workspace.why}")
         lifecycle.make_machines(workspace, terminal.notify)
         code = _show(provisioning.provision(workspace, _all(workspace), terminal.notify))
     if code is ExitCode.DONE:
-        members.await_healthy(workspace, workspace.mesh.services, terminal.notify)
+        members.await_healthy(workspace, [h for h in _all(workspace) if h.service], terminal.notify)
         code = _check(workspace, _all(workspace), json=False)
     if code is ExitCode.DONE:
         terminal.line("\n" + _try_lines(workspace))
@@ -64,9 +72,8 @@ def _try_lines(workspace: Workspace) -> str:
 
 def down(inventory: str) -> ExitCode:
     """Destroy the machines that were made."""
-    workspace = _workspace(inventory)
     terminal = Terminal()
-    with workspace.only_writer():
+    with _writing(inventory) as workspace:
         gone = lifecycle.down(workspace, terminal.notify)
     terminal.line(f"gone: {', '.join(gone)}" if gone else "there was nothing to destroy")
     return ExitCode.DONE
@@ -78,7 +85,7 @@ def plan(inventory: str, limit: str, *, json: bool) -> ExitCode:
     outcomes = provisioning.plan(workspace, limited(workspace.mesh, limit))
     code = exit_code_of(outcomes) or (ExitCode.DRIFT if any(o.changes for o in outcomes) else ExitCode.DONE)
     if json:
-        print(outcomes_json(outcomes, code))
+        say(outcomes_json(outcomes, code) + "\n")
     else:
         Terminal().plan(outcomes)
     return code
@@ -86,9 +93,8 @@ def plan(inventory: str, limit: str, *, json: bool) -> ExitCode:
 
 def provision(inventory: str, limit: str, *, json: bool) -> ExitCode:
     """Make hosts as desired."""
-    workspace = _workspace(inventory)
-    hosts = limited(workspace.mesh, limit)
-    with workspace.only_writer():
+    with _writing(inventory) as workspace:
+        hosts = limited(workspace.mesh, limit)
         outcomes = provisioning.provision(workspace, hosts, Terminal(quiet=json).notify)
     return _show(outcomes, json=json)
 
@@ -103,31 +109,28 @@ def status(inventory: str, *, json: bool) -> ExitCode:
     """Show every host."""
     workspace = _workspace(inventory)
     rows = statuses.status(workspace, _all(workspace))
-    print(status_json(rows) if json else status_text(rows))
+    say((status_json(rows) if json else status_text(rows)) + "\n")
     return ExitCode.DONE if all(row.reachable for row in rows) else ExitCode.UNREACHABLE
 
 
 def add_service_host(inventory: str, service: str, count: int, existing: tuple[str, str] | None) -> ExitCode:
     """Add hosts to a service: `count` new ones, or the `existing` one (name, address)."""
-    workspace = _workspace(inventory)
-    name = members.service_named(workspace.mesh, service)
-    with workspace.only_writer():
+    with _writing(inventory) as workspace:
+        name = members.service_named(workspace.mesh, service)
         new = [members.named_host(workspace, *existing)] if existing else members.next_hosts(workspace, name, count)
         return _show(members.add(workspace, name, new, Terminal().notify))
 
 
 def remove_service_host(inventory: str, host: str) -> ExitCode:
     """Take a host out of its service."""
-    workspace = _workspace(inventory)
-    with workspace.only_writer():
+    with _writing(inventory) as workspace:
         return _show(members.remove(workspace, [host], Terminal().notify))
 
 
 def scale(inventory: str, target: str) -> ExitCode:
     """Bring a service to a number of hosts."""
-    workspace = _workspace(inventory)
-    service, count = members.scale_target(workspace.mesh, target)
-    with workspace.only_writer():
+    with _writing(inventory) as workspace:
+        service, count = members.scale_target(workspace.mesh, target)
         return _show(members.scale(workspace, service, count, Terminal().notify))
 
 
@@ -135,7 +138,7 @@ def execute(inventory: str, host: str, command: str) -> int:
     """Run a command on a host; return its exit status."""
     workspace = _workspace(inventory)
     done = remote.execute(workspace, host_named(workspace.mesh, host), command)
-    sys.stdout.buffer.write(done.stdout)
+    say(done.stdout)
     sys.stderr.buffer.write(done.stderr)
     return done.exit_status
 
@@ -149,7 +152,7 @@ def shell(inventory: str, host: str) -> int:
 def admin(inventory: str, host: str, path: str, *, post: bool) -> ExitCode:
     """Print what an Envoy's admin interface answers."""
     workspace = _workspace(inventory)
-    sys.stdout.write(remote.admin(workspace, host_named(workspace.mesh, host), path, post=post).body)
+    say(remote.admin(workspace, host_named(workspace.mesh, host), path, post=post).body)
     return ExitCode.DONE
 
 
@@ -165,6 +168,13 @@ def _workspace(inventory: str, provider: str = "") -> Workspace:
     return open_workspace(Path(inventory), provider)
 
 
+@contextmanager
+def _writing(inventory: str, provider: str = "") -> Iterator[Workspace]:
+    """Give the workspace of an inventory once no other command on this box changes its mesh."""
+    with only_writer(Path(inventory)):
+        yield _workspace(inventory, provider)
+
+
 def _all(workspace: Workspace) -> Sequence[Host]:
     return list(workspace.mesh.hosts.values())
 
@@ -172,7 +182,7 @@ def _all(workspace: Workspace) -> Sequence[Host]:
 def _show(outcomes: Sequence[Outcome], *, json: bool = False) -> ExitCode:
     code = exit_code_of(outcomes)
     if json:
-        print(outcomes_json(outcomes, code))
+        say(outcomes_json(outcomes, code) + "\n")
     else:
         Terminal().outcomes(outcomes)
     return code
@@ -180,5 +190,5 @@ def _show(outcomes: Sequence[Outcome], *, json: bool = False) -> ExitCode:
 
 def _check(workspace: Workspace, hosts: Sequence[Host], *, json: bool) -> ExitCode:
     findings = checks.check(workspace, hosts, Terminal(quiet=json).notify)
-    print(check_json(findings) if json else check_text(findings))
+    say((check_json(findings) if json else check_text(findings)) + "\n")
     return checks.exit_code_of_findings(findings)

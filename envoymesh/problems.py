@@ -66,6 +66,18 @@ class Failed(Exception):  # noqa: N818 - reads as "the work failed, with these p
         return min((p.exit_code for p in self.problems), default=ExitCode.PROBLEM)
 
 
+def refused_file(error: OSError) -> Problem:
+    """Return the problem of a file of the operator's box that cannot be used as it must be."""
+    path = str(error.filename or "")
+    return Problem(
+        code="box/file",
+        what=f"this box does not let the tool use a file: {error.strerror or error}",
+        at=path,
+        now="what was done before is kept; no file is half written",
+        hint=f"ls -ld {path or '.envoymesh'}; df -h .    what sudo has made belongs to root: then use sudo again",
+    )
+
+
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """Return `did you mean `x`?` for the nearest of `known`, or an empty string when none is near."""
     near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.6)

@@ -19,12 +19,14 @@ def suggest_on_parse_errors() -> None:
             original(program)
         except ParseError as error:
             raise ParseError(f"{error}{_suggestion(program, error)}", error.context) from None
+        except ValueError as error:  # a number that is none: Invoke lets int() say so
+            raise ParseError(f"not a number: {str(error).rpartition(': ')[2]}", None) from None
 
     setattr(Program, "parse_tasks", parse_tasks)  # noqa: B010 - said so, mypy takes it for what it is
 
 
 def _suggestion(program: Program, error: ParseError) -> str:
-    wrong = re.search(r"'([^']+)'", str(error))
+    wrong = re.match(r"No idea what '([^']+)' is!", str(error))
     tasks = [name.replace("_", "-") for name in program.collection.task_names]
     known = list(error.context.flags) if error.context and wrong and wrong[1].startswith("-") else tasks
     hint = did_you_mean(wrong[1], known) if wrong else ""

@@ -20,16 +20,22 @@ def with_host(text: str, name: HostName, service: ServiceName, address: IPv4Addr
     else:
         inner = " " * _inner_column(key, value)
         new = [f"{indent}{name}:\n", f"{inner}service: {service}\n", f"{inner}address: {address}\n"]
-    lines = _lines(text)
+    lines = text.splitlines(keepends=True)
     after = _last_line(value) + 1
-    return "".join([*lines[:after], *new, *lines[after:]])
+    end = "\r\n" if lines[0].endswith("\r\n") else "\n"
+    if not lines[-1].endswith("\n") and after == len(lines):
+        lines[-1], new[-1] = lines[-1] + end, new[-1].removesuffix("\n")
+    return "".join([*lines[:after], *(line.replace("\n", end) for line in new), *lines[after:]])
 
 
 def without_host(text: str, name: HostName) -> str:
     """Return the inventory `text` without the lines of one host."""
     key, value = next(e for e in _host_entries(text) if e[0].value == name)
-    lines = _lines(text)
-    return "".join([*lines[: key.start_mark.line], *lines[_last_line(value) + 1 :]])
+    lines = text.splitlines(keepends=True)
+    before, after = lines[: key.start_mark.line], lines[_last_line(value) + 1 :]
+    if not after and not lines[-1].endswith("\n"):
+        before[-1] = before[-1].rstrip("\r\n")
+    return "".join([*before, *after])
 
 
 def new_names(mesh: Mesh, service: ServiceName, count: int) -> list[HostName]:
@@ -95,7 +101,3 @@ def _last_line(node: Node) -> int:
         return max(_last_line(value) for _, value in node.value)
     mark = node.end_mark
     return int(mark.line if mark.column > 0 else max(mark.line - 1, node.start_mark.line))
-
-
-def _lines(text: str) -> list[str]:
-    return [line if line.endswith("\n") else f"{line}\n" for line in text.splitlines(keepends=True)]

@@ -27,9 +27,12 @@ from envoymesh.problems import Failed, Problem, did_you_mean
 
 PROVIDERS = ("auto", "vagrant", "nspawn", "existing")
 
-Name = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
+_NAME = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
+Name = Annotated[str, Field(pattern=_NAME)]
 """A DNS label (RFC 1123) that starts with a letter, of at most 40 characters: it becomes a host name, part
 of an Envoy cluster's name and of file names."""
+
+NAME_RULE = "a name is lower-case letters, digits and hyphens, starts with a letter, 40 characters at most"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 UserName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$")]
@@ -145,6 +148,11 @@ def parse(text: str, file: str, *, seed: str) -> Mesh:
     return _mesh(inventory, seed)
 
 
+def is_name(text: str) -> bool:
+    """Return whether a host or a service may be called so."""
+    return re.fullmatch(_NAME, text) is not None
+
+
 def _composed(text: str, file: str) -> Node | None:
     """Return the YAML nodes, with their places; a duplicate key or broken YAML is one problem."""
     try:
@@ -225,8 +233,7 @@ def _schema_problem(error: ErrorDetails, root: Node | None, file: str) -> Proble
     if error["type"] == "missing":
         return Problem("inventory/missing-key", f"`{key}` is missing", at, hint=f"add `{key}:`")
     if error["loc"][-1:] == ("[key]",):
-        rule = "a name is lower-case letters, digits and hyphens, starts with a letter, 40 characters at most"
-        return Problem("inventory/bad-name", f"`{key}` cannot be a name", at, hint=rule)
+        return Problem("inventory/bad-name", f"`{key}` cannot be a name", at, hint=NAME_RULE)
     value = error["input"]
     shown = "nothing" if value is None else f"`{value}`" if isinstance(value, str | int | float) else "this"
     what = f"{shown} is not a valid value for `{key}`" if key else "the inventory is not a mapping of settings"
@@ -327,4 +334,4 @@ def _mesh(inventory: _Inventory, seed: str) -> Mesh:
     )
 
 
-__all__ = ["PROVIDERS", "load", "parse"]
+__all__ = ["NAME_RULE", "PROVIDERS", "is_name", "load", "parse"]

@@ -1,6 +1,11 @@
-"""Text for people: progress on standard error, answers on standard output, both at most 100 columns wide."""
+"""Text for people: progress on standard error, answers on standard output.
+
+What is put together here fits 100 columns; paths, diffs and what others have said are as long as they are.
+"""
 
 import json
+import os
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -8,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.text import Text
+from typing_extensions import override
 
 from envoymesh.events import Event, Outcome, OutcomeKind
 from envoymesh.plan.change import Action, Change
@@ -18,12 +24,37 @@ _MARKS = {Action.CREATE: "+", Action.DELETE: "-"}
 _DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
 
+class _Pipe(Console):
+    """A console whose reader may go (`| head`): the work and its exit code do not depend on being read."""
+
+    @override
+    def on_broken_pipe(self) -> None:
+        _discard(sys.stderr.fileno() if self.stderr else sys.stdout.fileno())
+
+
+def _discard(descriptor: int) -> None:
+    """Let all that is still written there go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def say(data: bytes | str) -> None:
+    """Write to standard output as it is, whatever the terminal's encoding."""
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data.encode() if isinstance(data, str) else data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        _discard(sys.stdout.fileno())
+
+
 class Terminal:
     """Prints events as they come, and results when they are there."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._out = Console(width=WIDTH, highlight=False, soft_wrap=True)
-        self._err = Console(width=WIDTH, highlight=False, soft_wrap=True, stderr=True)
+        self._out = _Pipe(width=WIDTH, highlight=False, soft_wrap=True)
+        self._err = _Pipe(width=WIDTH, highlight=False, soft_wrap=True, stderr=True)
         self._quiet = quiet
         self._lock = threading.Lock()
         self._began = time.monotonic()
@@ -54,7 +85,7 @@ class Terminal:
         for outcome in outcomes:
             text = counted(len(outcome.changes), "change") if outcome.changes else ""
             if outcome.problem is not None:
-                text = f"{outcome.problem.code}: {outcome.problem.what}"
+                text = outcome.problem.code
             self.line(f"{outcome.host:<16} {outcome.kind:<12} {text}".rstrip(), _style(outcome.kind))
         self.problems([o.problem for o in outcomes if o.problem is not None])
         self.line(summary(outcomes))
@@ -104,6 +135,12 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         ],
         "problem": problem_json(outcome.problem) if outcome.problem else None,
     }
+
+
+def problems_json(problems: Sequence[Problem], exit_code: ExitCode) -> str:
+    """Return what stopped a command before it had an answer, as one JSON document; fields are only ever added to it."""
+    document = {"version": 1, "exit_code": int(exit_code), "problems": [problem_json(p) for p in problems]}
+    return json.dumps(document, indent=2)
 
 
 def problem_json(problem: Problem) -> dict[str, Any]:

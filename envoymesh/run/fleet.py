@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from envoymesh.model.mesh import HostName
-from envoymesh.problems import ExitCode, Failed, Problem
+from envoymesh.problems import ExitCode, Failed, Problem, refused_file
 from envoymesh.transport.login import Login
 from envoymesh.transport.ssh import Session, connect
 
@@ -23,6 +23,7 @@ class Fleet:
         self._logins = logins
         self._timeout_s = timeout_s
         self._sessions: dict[HostName, Session] = {}
+        self._closed = False
 
     def __enter__(self) -> "Fleet":
         return self
@@ -33,7 +34,8 @@ class Fleet:
         self.close()
 
     def close(self) -> None:
-        """Close every connection; work that still uses one fails with `ssh/lost`."""
+        """Close every connection, for good; work that still uses one fails with `ssh/lost`."""
+        self._closed = True
         for session in list(self._sessions.values()):
             session.close()
         self._sessions.clear()
@@ -61,10 +63,14 @@ class Fleet:
         """Return the connection to `host`, opened now if it is not yet.
 
         Raises:
-            Failed: the host cannot be reached.
+            Failed: the host cannot be reached, or all connections were closed.
         """
-        if host not in self._sessions:
+        if host not in self._sessions and not self._closed:
             self._sessions[host] = connect(self.login(host), timeout_s=self._timeout_s)
+        if self._closed:  # perhaps while this one was being opened
+            for session in (self._sessions[host],) if host in self._sessions else ():
+                session.close()
+            raise Failed(Problem("run/interrupted", "interrupted", host, now=f"{host}: nothing more is sent to it"))
         return self._sessions[host]
 
     def executions(self) -> dict[HostName, int]:
@@ -86,6 +92,10 @@ class Fleet:
                 return work(host)
             except Failed as failed:
                 return failed.problems[0]
+            except OSError as error:
+                if isinstance(error, ConnectionError | TimeoutError):
+                    raise
+                return refused_file(error)
 
         names = list(hosts)
         with ThreadPoolExecutor(max_workers=min(PARALLEL, len(names) or 1)) as pool:

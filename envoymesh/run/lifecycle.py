@@ -32,7 +32,7 @@ def make_machines(workspace: Workspace, notify: Notify) -> None:
     maker.publish(
         mesh.edges[0], {mesh.publish.http: mesh.http_port, mesh.publish.https: mesh.https_port}, mesh.publish.admin
     )
-    provider_file(workspace.inventory).write_text(maker.name + "\n")
+    provider_file(workspace.inventory).write_text(f"{maker.name} {mesh.identifier}\n")
     maker.create(list(mesh.hosts.values()), lambda host, text: notify(Event(host, text)))
 
 

@@ -1,15 +1,21 @@
 """Service hosts that come and go: ready before the front learns of them, forgotten by it before they stop."""
 
+import re
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 from ipaddress import IPv4Address
+from urllib.parse import quote
 
-from envoymesh.events import Event, Notify, Outcome, OutcomeKind
+from envoymesh.events import Event, Notify, Outcome, OutcomeKind, failed_outcome
 from envoymesh.model.edit import new_addresses, new_names, with_host, without_host
+from envoymesh.model.inventory import NAME_RULE, is_name
 from envoymesh.model.mesh import Host, HostName, Mesh, ServiceName
 from envoymesh.model.ports import ADMIN_PORT
+from envoymesh.plan.observed import Observed
 from envoymesh.problems import Failed, Problem, did_you_mean, listed
+from envoymesh.run import envoy
 from envoymesh.run.converge import Reading, apply_all, read, read_all
 from envoymesh.run.provision import provision
 from envoymesh.run.workspace import Workspace, host_named
@@ -62,10 +68,17 @@ def named_host(workspace: Workspace, name: str, address: str) -> NewHost:
         what = f"hosts of this mesh are made by {workspace.provider.name}: they get their names and addresses from it"
         raise Failed(Problem("task/bad-argument", what, at, now=now, hint="leave --host and --address out"))
     try:
-        return NewHost(HostName(name), IPv4Address(address))
+        new = NewHost(HostName(name), IPv4Address(address))
     except ValueError:
         what = f"`{address}` is not an IPv4 address"
         raise Failed(Problem("task/bad-argument", what, at, now=now, hint="--host NAME --address 10.0.3.17")) from None
+    if not is_name(name):
+        raise Failed(Problem("inventory/bad-name", f"`{name}` cannot be a name", at, now=now, hint=NAME_RULE))
+    for other in workspace.mesh.hosts.values():
+        if name == other.name or new.address == other.address:
+            what = f"the inventory has a host `{other.name}` at {other.address} already"
+            raise Failed(Problem("inventory/host-taken", what, at, now=now, hint="see it: ./mesh status"))
+    return new
 
 
 def next_hosts(workspace: Workspace, service: ServiceName, count: int) -> list[NewHost]:
@@ -93,50 +106,59 @@ def add(workspace: Workspace, service: ServiceName, new: Sequence[NewHost], noti
     Raises:
         Failed: a new host could not be made or did not become ready; it was taken away again.
     """
-    text = workspace.inventory.read_text(encoding="utf-8")
-    for host in new:
-        text = with_host(text, host.name, service, host.address)
-    larger = workspace.with_text(text)
+
+    def entered(text: str) -> str:
+        return reduce(lambda text, host: with_host(text, host.name, service, host.address), new, text)
+
+    larger = workspace.edited(entered)
     hosts = [larger.mesh.hosts[host.name] for host in new]
     outcomes = _made_ready(larger, hosts, notify)
-    workspace.save(text)
+    workspace.save(entered)
     notify(Event("", f"{workspace.inventory.name}: entered {', '.join(h.name for h in hosts)}"))
     outcomes += provision(larger, larger.mesh.edges, notify)
     if all(o.problem is None for o in outcomes):
-        await_healthy(larger, [service], notify)
+        await_healthy(larger, hosts, notify)
     return outcomes
 
 
-def await_healthy(workspace: Workspace, services: Collection[ServiceName], notify: Notify) -> None:
-    """Wait until every front has found all members of `services` healthy, so that they get requests.
+def await_healthy(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> None:
+    """Wait until every front has found all these service hosts healthy, so that they get requests.
 
     Raises:
         Failed: a front still finds one unhealthy after 15 s, or cannot be asked.
     """
-    mesh = workspace.mesh
-    wanted = {f"cluster.{name}.membership_healthy: {len(mesh.hosts_of(name))}" for name in services}
-    asked = (ADMIN_PORT, r"/stats?filter=^cluster\..*\.membership_")
-    with workspace.fleet(mesh.edges) as fleet:
-        for edge in mesh.edges:
-            notify(Event(edge.name, f"waits for healthy members of {listed(list(services))}"))
+    asked = (ADMIN_PORT, envoy.CLUSTERS)
+    with workspace.fleet(workspace.mesh.edges) as fleet:
+        for edge in workspace.mesh.edges:
+            notify(Event(edge.name, f"waits until {_named(hosts)} healthy"))
             deadline = time.monotonic() + HEALTHY_WITHIN_S
-            while missing := wanted - set(
-                read(fleet, edge.name, (), [asked]).observed.answers[asked].body.splitlines()
-            ):
+            while ailing := _ailing(hosts, read(fleet, edge.name, (), [asked]).observed):
                 if time.monotonic() > deadline:
-                    raise Failed(_not_healthy(edge, sorted(missing)))
+                    raise Failed(_not_healthy(edge, ailing))
                 time.sleep(0.1)
 
 
 HEALTHY_WITHIN_S = 15
 
 
-def _not_healthy(edge: Host, missing: Sequence[str]) -> Problem:
+def _named(hosts: Sequence[Host]) -> str:
+    names = [h.name for h in hosts]
+    return f"{listed(names)} {'is' if len(names) == 1 else 'are'}" if len(names) < 4 else f"{len(names)} members are"
+
+
+def _ailing(hosts: Sequence[Host], observed: Observed) -> list[str]:
+    """Return, for each service host that a front sends nothing to, why."""
+    health = envoy.health(observed)
+    reasons = {h.name: health.get((h.service or "", str(h.address)), "it is no member") for h in hosts}
+    return [f"{name}: {reason}" for name, reason in reasons.items() if reason]
+
+
+def _not_healthy(edge: Host, ailing: Sequence[str]) -> Problem:
     return Problem(
         code="members/not-healthy",
         what=f"`{edge.name}` does not find all members healthy within {HEALTHY_WITHIN_S} s",
         at=f"{edge.name}  its clusters",
-        saw=tuple(f"not so: {line}" for line in missing),
+        saw=tuple(ailing),
         now="all hosts were provisioned; a front sends nothing to a member until it finds it healthy",
         hint="./mesh check",
     )
@@ -162,25 +184,49 @@ def _made_ready(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> 
 def remove(workspace: Workspace, names: Sequence[str], notify: Notify) -> list[Outcome]:
     """Take hosts out of every front, then stop them, then out of the inventory.
 
-    The inventory is written last: whatever cuts this off, the same command completes it.
+    The inventory is written last: whatever cuts this off, the same command completes it. Where a front could not be
+    told, nothing is stopped. A host that exists already and is out of reach is removed as it is.
 
     Raises:
         Failed: a name is not a service host's, or a service would be left without a host.
     """
     hosts = [host_named(workspace.mesh, name) for name in names]
     _removable(workspace.mesh, hosts)
-    text = workspace.inventory.read_text(encoding="utf-8")
-    for host in hosts:
-        text = without_host(text, host.name)
-    smaller = workspace.with_text(text)
+
+    def removed(text: str) -> str:
+        return reduce(without_host, (h.name for h in hosts), text)
+
+    smaller = workspace.edited(removed)
     outcomes = provision(smaller, smaller.mesh.edges, notify)
-    problems = [o.problem for o in outcomes if o.problem is not None]
-    if problems:
-        raise Failed(*problems)
+    if any(o.problem is not None for o in outcomes):
+        notify(Event("", f"nothing was stopped; {workspace.inventory.name} still has {listed(list(names))}"))
+        return outcomes
+    _await_idle(workspace, hosts, notify)
     outcomes += _stopped(workspace, hosts, notify)
-    workspace.save(text)
+    workspace.save(removed)
     notify(Event("", f"{workspace.inventory.name}: removed {', '.join(h.name for h in hosts)}"))
     return outcomes
+
+
+IDLE_WITHIN_S = 16
+"""Longer than a front lets a request take (templates/front/rds.yaml.j2)."""
+
+REQUESTS = "/stats?filter=" + quote(r"^http\.ingress_http\.downstream_rq_active$")
+
+
+def _await_idle(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> None:
+    """Wait until the sidecars of hosts that get no new requests have answered those that they have."""
+    asked = (ADMIN_PORT, REQUESTS)
+    deadline = time.monotonic() + IDLE_WITHIN_S
+
+    def wait(host: HostName) -> None:
+        while re.search(r": [1-9]", read(fleet, host, (), [asked]).observed.answers[asked].body):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.1)
+
+    with workspace.fleet(hosts) as fleet:
+        fleet.each([h.name for h in hosts], wait)  # one that is out of reach answers nothing anyway
 
 
 def _removable(mesh: Mesh, hosts: Sequence[Host]) -> None:
@@ -209,12 +255,24 @@ def _stopped(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> lis
         return [Outcome(h.name, OutcomeKind.CHANGED) for h in hosts]
     with workspace.fleet(hosts) as fleet:
         readings = read_all(fleet, {h.name: () for h in hosts})
-        ready = [r for r in readings.values() if isinstance(r, Reading)]
-        problems = [r for r in readings.values() if isinstance(r, Problem)]
-        outcomes = apply_all(fleet, ready, workspace.cache, notify)
-    if problems:
-        raise Failed(*problems)
-    return outcomes
+        outcomes = [failed_outcome(h, r) for h, r in readings.items() if isinstance(r, Problem)]
+        outcomes += apply_all(fleet, (r for r in readings.values() if isinstance(r, Reading)), workspace.cache, notify)
+    return [_left_over(o, workspace.mesh.hosts[o.host]) for o in outcomes]
+
+
+def _left_over(outcome: Outcome, host: Host) -> Outcome:
+    """Return the outcome of a host that is removed, and may not have lost what was put on it."""
+    if outcome.problem is None:
+        return outcome
+    again = f"--host {host.name} --address {host.address}"
+    gone = "no front sends it anything, and the inventory has it no more"
+    problem = replace(
+        outcome.problem,
+        now=f"{host.name}: {gone}; what was put on it is still there",
+        hint=f"once it can be reached: ./mesh add-service-host {host.service} {again}\n"
+        f"then: ./mesh remove-service-host {host.name}",
+    )
+    return replace(outcome, problem=problem)
 
 
 def scale(workspace: Workspace, service: ServiceName, count: int, notify: Notify) -> list[Outcome]:

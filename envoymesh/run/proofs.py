@@ -155,7 +155,7 @@ def has_its_members(
     if not ailing and total == healthy == len(hosts):
         return Finding(edge.name, True, f"{service.name} has {total} of {len(hosts)} members, all healthy")
     what = f"{service.name} has {total} members, {healthy} healthy; the inventory has {len(hosts)}"
-    explained = total == len(hosts) and all(names.get(a) in away for a, ailment in there.items() if ailment)
+    explained = set(there) == set(names) and all(names[a] in away for a, ailment in there.items() if ailment)
     code = ExitCode.UNREACHABLE if explained and ailing else ExitCode.PROBLEM
     return Finding(edge.name, False, what, _some(ailing), "./mesh status", code)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from envoymesh.findings import HostStatus, State
 from envoymesh.model.mesh import Host, HostName, Mesh, ServiceName
 from envoymesh.plan.observed import Observed
-from envoymesh.problems import Problem, listed
+from envoymesh.problems import ExitCode, Problem, listed
 from envoymesh.run import envoy
 from envoymesh.run.converge import Reading, read_all
 from envoymesh.run.provision import desired_of
@@ -35,7 +35,9 @@ def statuses(mesh: Mesh, hosts: Sequence[Host], readings: Mapping[HostName, Read
 
 def _status(host: Host, mesh: Mesh, reading: Reading | Problem, views: Sequence[View]) -> HostStatus:
     if isinstance(reading, Problem):
-        return HostStatus(host.name, host.role, str(host.address), State.UNREACHABLE, notes=(reading.what,))
+        away = reading.exit_code is ExitCode.UNREACHABLE
+        state = State.UNREACHABLE if away else State.DEGRADED
+        return HostStatus(host.name, host.role, str(host.address), state, notes=(reading.what,))
     observed = reading.observed
     server = envoy.server(observed)
     updates = envoy.updates(observed, reading.plan.desired)

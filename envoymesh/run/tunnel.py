@@ -59,7 +59,11 @@ def encrypted(open_socket: OpenSocket, name: str, authority: ssl.SSLContext) -> 
     def open_both() -> socket.socket:
         bare = open_socket()
         bare.settimeout(REQUEST_TIMEOUT_S)
-        return authority.wrap_socket(bare, server_hostname=name)
+        try:
+            return authority.wrap_socket(bare, server_hostname=name)
+        except OSError:
+            bare.close()
+            raise
 
     return open_both
 

@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -17,6 +17,9 @@ from envoymesh.model.inventory import PROVIDERS, load, parse
 from envoymesh.model.mesh import Host, HostName, Mesh
 from envoymesh.problems import Failed, Problem, did_you_mean
 from envoymesh.run.fleet import Fleet
+
+Edit = Callable[[str], str]
+"""From the inventory's text to another."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Workspace:
     @property
     def state_dir(self) -> Path:
         """What the tool keeps for this inventory: certificates, keys, machines. Ignored by git."""
-        return self.inventory.parent / ".envoymesh"
+        return _state_dir(self.inventory)
 
     @property
     def cache(self) -> Path:
@@ -45,40 +48,98 @@ class Workspace:
         """Return the provider when it makes machines, None when the hosts are just there."""
         return None if isinstance(self.provider, Existing) else self.provider  # type: ignore[return-value]
 
-    def with_text(self, text: str) -> "Workspace":
-        """Return this workspace with the mesh of another inventory text, which need not be saved."""
-        mesh = parse(text, self.inventory.name, seed=str(self.inventory.resolve()))
+    def edited(self, edit: Edit) -> "Workspace":
+        """Return this workspace with the mesh that the inventory would have after an edit, which is not saved.
+
+        Raises:
+            Failed: the edit would make an inventory with problems, or the file could not be replaced by it.
+        """
+        path, text = self._file(), edit(_read(self._file()))
+        mesh = parse(text, path.name, seed=str(path))
+        try:
+            _written_beside(path, text).unlink()
+        except OSError as error:
+            raise Failed(_not_saved(path, error, now="nothing was changed")) from error
         return replace(self, mesh=mesh, provider=_provider(self.provider.name, mesh, self.inventory))
 
-    def save(self, text: str) -> None:
-        """Replace the inventory file by `text`, in one step."""
-        new = self.inventory.with_name(f".{self.inventory.name}.new")
-        new.write_text(text, encoding="utf-8")
-        new.chmod(self.inventory.stat().st_mode & 0o777)
-        new.replace(self.inventory)
+    def save(self, edit: Edit) -> None:
+        """Replace the inventory file by what an edit makes of it as it is now, in one step.
+
+        Raises:
+            Failed: it cannot be written, or has become another since that the edit does not fit.
+        """
+        path = self._file()
+        text = edit(_read(path))
+        parse(text, path.name, seed=str(path))
+        try:
+            _written_beside(path, text).replace(path)
+        except OSError as error:
+            raise Failed(_not_saved(path, error, now="the hosts were changed, the inventory was not")) from error
+
+    def _file(self) -> Path:
+        """Return where the inventory really is: what is replaced must not be a link to it."""
+        return self.inventory.resolve()
 
     def fleet(self, hosts: Sequence[Host]) -> Fleet:
         """Return the connections to `hosts`, none of them opened yet."""
         return Fleet(self.provider.logins(hosts))
 
-    @contextmanager
-    def only_writer(self) -> Iterator[None]:
-        """Hold off every other command of this checkout that changes something; ends with this process.
 
-        Raises:
-            Failed: another one is at work.
-        """
-        self.state_dir.mkdir(mode=0o700, exist_ok=True)
-        with (self.state_dir / "lock").open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                raise Failed(_held(lock.read().strip())) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            yield
+def _read(path: Path) -> str:
+    """Return the inventory's text with its own line ends."""
+    return path.read_bytes().decode()
+
+
+def _written_beside(path: Path, text: str) -> Path:
+    """Write what is to replace a file, with the mode and the owner of that; return where it is."""
+    new, old = path.with_name(f".{path.name}.new"), path.stat()
+    try:
+        new.write_bytes(text.encode())
+        new.chmod(old.st_mode & 0o777)
+        if os.geteuid() == 0:
+            os.chown(new, old.st_uid, old.st_gid)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
+    return new
+
+
+def _not_saved(path: Path, error: OSError, now: str) -> Problem:
+    return Problem(
+        code="inventory/not-saved",
+        what=f"the inventory cannot be written: {error.strerror}",
+        at=str(path),
+        now=now,
+        hint=f"ls -ld {path.parent} {path}; df -h {path.parent}    then run the same command again",
+    )
+
+
+@contextmanager
+def only_writer(inventory: Path) -> Iterator[None]:
+    """Hold off every other command that changes the mesh of this inventory; ends with this process.
+
+    Raises:
+        Failed: another one is at work.
+    """
+    if not inventory.exists():
+        yield  # whoever reads it says so
+        return
+    state_dir = _state_dir(inventory)
+    state_dir.mkdir(mode=0o700, exist_ok=True)
+    with (state_dir / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise Failed(_held(lock.read().strip())) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _state_dir(inventory: Path) -> Path:
+    return inventory.resolve().parent / ".envoymesh"
 
 
 def _held(pid: str) -> Problem:
@@ -99,7 +160,8 @@ def open_workspace(inventory: Path, provider: str = "") -> Workspace:
         provider: what to use instead of what made the machines that exist, or of the inventory's choice.
 
     Raises:
-        Failed: the inventory's problems; an unknown provider; machines that another provider made.
+        Failed: the inventory's problems; an unknown provider; machines that another provider made, or that were made
+            when the inventory lay elsewhere or had another name.
     """
     mesh = load(inventory)
     if provider and provider not in PROVIDERS:
@@ -107,7 +169,9 @@ def open_workspace(inventory: Path, provider: str = "") -> Workspace:
         raise Failed(
             Problem("machines/unknown-provider", what, "--provider", saw, hint=did_you_mean(provider, PROVIDERS))
         )
-    made_by = provider_file(inventory).read_text().strip() if provider_file(inventory).exists() else ""
+    made_by, made_as = made(inventory)
+    if made_as not in ("", mesh.identifier):
+        raise Failed(_moved(inventory, made_as, mesh.identifier))
     chosen, why = _choice(provider, made_by, mesh)
     if made_by and chosen != made_by:
         raise Failed(
@@ -122,9 +186,28 @@ def open_workspace(inventory: Path, provider: str = "") -> Workspace:
     return Workspace(inventory, mesh, _provider(chosen, mesh, inventory), why)
 
 
+def made(inventory: Path) -> tuple[str, str]:
+    """Return the provider that made the machines and the mesh's identifier then; empty when there are none."""
+    path = provider_file(inventory)
+    provider, _, identifier = path.read_text().strip().partition(" ") if path.exists() else ("", "", "")
+    return provider, identifier
+
+
 def provider_file(inventory: Path) -> Path:
-    """Return where the name of the provider that made the machines is kept while they exist."""
-    return inventory.parent / ".envoymesh" / "provider"
+    """Return where what `made` returns is kept while the machines exist."""
+    return _state_dir(inventory) / "provider"
+
+
+def _moved(inventory: Path, made_as: str, now_is: str) -> Problem:
+    return Problem(
+        code="machines/moved",
+        what="the machines were made when this inventory lay elsewhere or had another `name:`",
+        at=str(inventory),
+        saw=(f"made as {made_as}, now it is {now_is}",),
+        now="nothing was changed; the machines run on",
+        hint="put it back as it was, and: ./mesh down\n"
+        "if this is a copy, and the machines are the original's: rm -r .envoymesh",
+    )
 
 
 def _choice(asked: str, made_by: str, mesh: Mesh) -> tuple[str, str]:
@@ -140,7 +223,7 @@ def _choice(asked: str, made_by: str, mesh: Mesh) -> tuple[str, str]:
 
 
 def _provider(name: str, mesh: Mesh, inventory: Path) -> Provider:
-    state_dir = inventory.parent / ".envoymesh"
+    state_dir = _state_dir(inventory)
     if name == "vagrant":
         return Vagrant(mesh, state_dir, inventory)
     return Nspawn(mesh, state_dir) if name == "nspawn" else Existing(state_dir)

@@ -26,8 +26,8 @@ def test_outcomes_are_a_line_for_each_host_and_a_count(capsys: pytest.CaptureFix
     out, err = capsys.readouterr()
     assert out.splitlines() == [
         "a                changed      1 change",
-        "b                failed       apply/not-stored: no room",
-        "c                unreachable  ssh/unreachable: no answer",
+        "b                failed       apply/not-stored",
+        "c                unreachable  ssh/unreachable",
         "d                unchanged",
         "1 unchanged, 1 changed, 1 failed, 1 unreachable",
     ]
