@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from envoymesh.model.releases import RELEASES
@@ -51,9 +52,19 @@ def blob_for(source: Source, platform: Platform, cache: Path) -> Blob:
 
 
 def _kept(folder: Path, digest: str) -> Blob | None:
-    """Return what an earlier call kept; the name has the blob's own digest, so nothing is read."""
+    """Return what an earlier call kept and what is still as it was then: the name has the blob's own digest."""
     path = next(folder.glob(f"{digest}.*.gz"), None)
-    return Blob(path, path.stat().st_size, path.name.split(".")[1]) if path else None
+    if path is None:
+        return None
+    blob = Blob(path, path.stat().st_size, path.name.split(".")[1])
+    return blob if _is_whole(blob) else None
+
+
+@lru_cache
+def _is_whole(blob: Blob) -> bool:
+    """Return whether a blob is what it was; looked at once in a run, however many hosts get it."""
+    with blob.path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == blob.sha256
 
 
 def _keep(content: bytes, folder: Path, digest: str) -> Blob:
@@ -64,7 +75,10 @@ def _keep(content: bytes, folder: Path, digest: str) -> Blob:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+    for damaged in folder.glob(f"{digest}.*.gz"):
+        damaged.unlink()
     new.replace(path)
+    _is_whole.cache_clear()
     return Blob(path, len(content), sha256)
 
 
