@@ -2,10 +2,12 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,75 @@ def test_another_provider_asks_for_no_tools_of_nspawn(checkout: Path, bare: str)
     got = run(checkout / "mesh", "up", "--provider", "vagrant", path=bare)
     assert "missing: openssh-client" in got.stderr
     assert "systemd-container" not in got.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "tools"),
+    [
+        ("exec web 'test -f /x'", {"openssh-client"}),
+        ("scale up", {"openssh-client"}),
+        ("up --provider=auto", {"openssh-client", "systemd-container"}),
+        ("test", {"openssh-client", "systemd-container"}),
+        ("", set()),
+        ("--help up", set()),
+        ("up --help", set()),
+        ("test -h", set()),
+        ("--list", set()),
+    ],
+)
+def test_only_the_task_says_which_tools_are_needed(checkout: Path, bare: str, command: str, tools: set[str]) -> None:
+    got = run(checkout / "mesh", *shlex.split(command), path=bare)
+    assert "python3-venv" in wanted(got.stderr)
+    assert wanted(got.stderr) & {"openssh-client", "systemd-container"} == tools
+
+
+@pytest.mark.parametrize("provider", ["provider: nspawn\n", "provider: auto\n", ""])
+def test_the_inventory_that_is_named_says_which_tools_are_needed(checkout: Path, bare: str, provider: str) -> None:
+    (checkout / "other.yaml").write_text(f"name: other\n{provider}")
+    for words in (["--inventory", "other.yaml"], ["--inventory=other.yaml"]):
+        assert "systemd-container" in wanted(run(checkout / "mesh", "up", *words, path=bare).stderr)
+    for words in ([], ["--inventory", "missing.yaml"], ["--inventory", "other.yaml", "--provider", "existing"]):
+        assert "systemd-container" not in wanted(run(checkout / "mesh", "up", *words, path=bare).stderr)
+
+
+def wanted(stderr: str) -> set[str]:
+    """Return the packages that are said to be missing."""
+    return set(re.findall(r"missing: (\S+) \(", stderr))
+
+
+APT_GET = """#!/bin/sh
+echo "$1" >> {log}
+[ "$1" = update ] && [ "$(grep -c update {log})" -lt {until} ] || exit 0
+echo 'E: {error}' >&2
+exit 100
+"""
+
+
+@pytest.fixture
+def apt_get(bare: str, tmp_path: Path) -> Callable[[str, int], list[str]]:
+    """Return how to run the script with an apt-get whose first updates fail; that says what it was asked for."""
+    (Path(bare) / "env").symlink_to("/usr/bin/env")
+    (Path(bare) / "sleep").symlink_to("/bin/true")
+
+    def use(error: str, until: int) -> list[str]:
+        log = tmp_path / "asked"
+        (Path(bare) / "apt-get").write_text(APT_GET.format(log=log, error=error, until=until))
+        (Path(bare) / "apt-get").chmod(0o755)
+        run(tmp_path / "a project" / "mesh", "--version", path=bare)
+        return log.read_text().split()
+
+    return use
+
+
+LOCKED = "Could not get lock /var/lib/apt/lists/lock. It is held by process 1 (apt-get)"
+
+
+@pytest.mark.parametrize(
+    ("error", "until", "updates"),
+    [(LOCKED, 4, 4), (LOCKED, 1000, 60), ("Temporary failure resolving", 1000, 1)],
+    ids=["for a while", "for 5 minutes", "not when the network fails"],
+)
+def test_locked_package_lists_are_waited_for(
+    apt_get: Callable[[str, int], list[str]], error: str, until: int, updates: int
+) -> None:
+    assert apt_get(error, until) == [*["update"] * updates, "install"]
