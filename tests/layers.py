@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from envoymesh.machines import cgroup, nspawn
+from envoymesh.machines import cgroup, nspawn, vagrant, vagrant_box
 from envoymesh.problems import Failed, Problem, did_you_mean
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +47,7 @@ class Layer:
 
 
 NSPAWN = (*nspawn.TOOLS, "curl", "ssh", "sshd", "sudo", "nft")
-LIBVIRT = ("vagrant", "libvirtd", "virsh", "qemu-system-x86_64", "qemu-img", "mke2fs", "dnsmasq", "mmdebstrap")
+LIBVIRT = tuple({*vagrant_box.TOOLS, *vagrant.TOOLS, "libvirtd", "qemu-system-x86_64", "dnsmasq", "mmdebstrap"})
 
 LAYERS: Mapping[str, Layer] = {
     "unit": Layer(("unit", "conventions"), timeout_s=180),

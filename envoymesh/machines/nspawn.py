@@ -169,6 +169,7 @@ class Nspawn:
         with self._lock() as network:
             publish.require_free(self._publish, (*ports, admin_port))
             self._make_network([edge], network)
+            publish.unpublish(self._publish, keep=(*ports, admin_port))
             group.mkdir(exist_ok=True)
             for port, target in ports.items():
                 proxy = publish.socket_proxy(f"{edge.address}:{target}")
@@ -204,6 +205,7 @@ class Nspawn:
             port=22,
             user="root",
             key=self._key,
+            jump="none",
             host_keys="strict",
             namespace=netns.path(self._hub),
         )

@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from envoymesh.problems import Failed, Problem
@@ -82,13 +82,15 @@ def publish(directory: Path, port: int, command: Sequence[str]) -> None:
         )
 
 
-def unpublish(directory: Path) -> None:
-    """Stop all that `publish` started with this `directory`, and remove it; idempotent."""
+def unpublish(directory: Path, keep: Collection[int] = ()) -> None:
+    """Stop all that `publish` started with this `directory`, but for the ports to `keep`, and forget it; idempotent."""
     for record in sorted(directory.glob("*")):
+        if record.name.partition(".")[0] in map(str, keep):
+            continue
         if record.name.isdigit():
             _stop(record)
         record.unlink(missing_ok=True)
-    if directory.exists():
+    if directory.exists() and not keep:
         directory.rmdir()
 
 

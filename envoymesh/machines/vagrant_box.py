@@ -100,7 +100,11 @@ PACKAGES = {
     "qemu-img": "qemu-utils",
     "mkfs.fat": "dosfstools",
     "mcopy": "mtools",
+    "mbr.bin": "syslinux",
 }
+
+MBR = (Path("/usr/lib/SYSLINUX/mbr.bin"), Path("/usr/lib/syslinux/mbr/mbr.bin"))
+"""Where Debian's packages `syslinux` and `syslinux-common` have the program that starts a partition."""
 
 
 def name() -> str:
@@ -137,8 +141,9 @@ def _installed() -> str:
 
 def _require() -> None:
     absent = [tool for tool in TOOLS if not shutil.which(tool)]
+    absent += [] if any(path.exists() for path in MBR) else ["mbr.bin"]
     if absent:
-        packages = sorted({PACKAGES.get(tool, tool) for tool in absent} | {"vagrant"})
+        packages = sorted({PACKAGES.get(tool, tool) for tool in absent})
         raise Failed(_cannot(f"this box has no {', '.join(absent)}", f"apt-get install {' '.join(packages)}"))
     if os.geteuid() != 0:
         raise Failed(_cannot("a box's files belong to root, which takes root to write", "sudo ./mesh vagrant-box"))
@@ -182,9 +187,6 @@ def _master_boot_record(root_at: int, size: int) -> bytes:
     program = next(path for path in MBR if path.exists()).read_bytes()[:440]
     table = partition(0x80, 0x0E, BOOT_AT, root_at) + partition(0, 0x83, root_at, size)
     return program.ljust(446, b"\0") + table.ljust(64, b"\0") + b"\x55\xaa"
-
-
-MBR = (Path("/usr/lib/syslinux/mbr/mbr.bin"), Path("/usr/lib/SYSLINUX/mbr.bin"))
 
 
 def _copy_to_boot(disk: Path, source: Path, target: str) -> None:

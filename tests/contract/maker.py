@@ -9,16 +9,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
+from envoymesh.machines import publish
 from envoymesh.machines.base import MachineMaker
 from envoymesh.model.mesh import Host, Mesh
 from envoymesh.problems import Failed, Problem
+from envoymesh.transport.openssh import ssh_command
 from tests.labs import destroyed_after, eventually, free_ports, quiet, run, small_mesh
 
 OPERATOR = """
@@ -88,12 +90,9 @@ class Site:
 
     def nothing_is_left(self) -> None:
         """Wait for the last processes to go."""
-
-        def clean() -> bool:
-            assert self.leftovers() == []
-            return True
-
-        eventually(clean, 5, "nothing is left")
+        with suppress(AssertionError):
+            eventually(lambda: not self.leftovers(), 5)
+        assert self.leftovers() == []
 
     def publish(self) -> None:
         ports = {self.mesh.publish.http: 8080, self.mesh.publish.https: 8443}
@@ -151,6 +150,16 @@ def get(port: int, within_s: float = 5) -> str:
         connection.close()
 
 
+def path_without(tool: str, folder: Path) -> str:
+    """Return a PATH with all that is on this one but for one tool; `folder` is made for it."""
+    folder.mkdir()
+    for place in os.environ["PATH"].split(":"):
+        for found in Path(place).glob("*"):
+            if found.name != tool and not (folder / found.name).exists():
+                (folder / found.name).symlink_to(found)
+    return str(folder)
+
+
 class MakerContract:
     """The promises of `machines.base.MachineMaker`, on real machines."""
 
@@ -192,6 +201,18 @@ class MakerContract:
         assert login.key
         assert login.key.stat().st_mode & 0o077 == 0
         assert login.host_keys == "strict"
+
+    def test_the_users_configuration_of_ssh_has_no_say(
+        self, here: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        here.create()
+        (tmp_path / ".ssh").mkdir()
+        (tmp_path / ".ssh/config").write_text("Host *\n  ProxyJump nowhere.invalid\n  RemoteCommand false\n  Port 1\n")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert run(here.maker, here.edge, "hostname") == here.edge.name
+        command = [*ssh_command(here.maker.logins(here.hosts)[here.edge.name]), "hostname"]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{here.edge.name}\n"
 
     def test_nothing_is_left(self, here: Site) -> None:
         here.publish()
@@ -304,12 +325,7 @@ class MakerContract:
         assert run(here.maker, here.edge, "cat /root/mesh") == here.mesh.identifier
 
     def test_a_missing_tool_is_named(self, here: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        (tmp_path / "bin").mkdir()
-        for folder in os.environ["PATH"].split(":"):
-            for tool in Path(folder).glob("*"):
-                if tool.name != here.bench.tool and not (tmp_path / "bin" / tool.name).exists():
-                    (tmp_path / "bin" / tool.name).symlink_to(tool)
-        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+        monkeypatch.setenv("PATH", path_without(here.bench.tool, tmp_path / "bin"))
         assert shutil.which(here.bench.tool) is None
         assert here.bench.tool in here.maker.missing()
         for work in (here.create, here.publish):
@@ -363,6 +379,13 @@ class MakerContract:
             here.create()
             held.sendall(b"\r\n")
             assert held.recv(100).startswith(b"HTTP/1.0 200")
+
+    def test_a_port_that_is_published_no_more_is_free(self, here: Site) -> None:
+        here.publish()
+        http, https = free_ports(2)
+        here.maker.publish(here.edge, {http: 8080, https: 8443}, here.mesh.publish.admin)
+        assert publish.published(here.state / "publish") == tuple(sorted((http, https, here.mesh.publish.admin)))
+        publish.require_free(here.state, (here.mesh.publish.http, here.mesh.publish.https))
 
     def test_a_taken_port_is_told_before_anything_is_made(self, here: Site) -> None:
         taken = free_ports(1)[0]

@@ -28,6 +28,7 @@ mount --bind "$1/lib" /var/lib/libvirt
 mount --bind "$1/cache" /var/cache/libvirt
 mkdir -p /run/libvirt
 mount --bind "$1/run" /run/libvirt
+mount -t tmpfs -o mode=1777 tmpfs /run/lock
 cat >> /etc/libvirt/libvirtd.conf <<END
 auth_unix_ro = "none"
 auth_unix_rw = "none"

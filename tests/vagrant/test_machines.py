@@ -111,7 +111,7 @@ def test_logins_are_for_their_owner_alone(shared: Site) -> None:
     for login in shared.maker.logins(shared.hosts).values():
         assert login.key
         assert login.key.stat().st_mode & 0o077 == 0
-        assert login.host_keys == "strict"
+        assert (login.host_keys, login.jump) == ("strict", "none")
         assert "insecure" not in login.key.name
 
 
@@ -126,13 +126,12 @@ def test_published_ports_lead_to_the_edge_before_and_after_its_reboot(shared: Si
     def serve() -> None:
         for text, where, port in (("front", str(shared.edge.address), 8080), ("admin", "127.0.0.1", 8001)):
             run(shared.maker, shared.edge, SERVER.format(text=text, address=where, port=port), timeout_s=60)
-        eventually(lambda: get(shared.mesh.publish.http, 60) == "front", 60 * SLOW, "the front answers")
+        for text, port in (("front", shared.mesh.publish.http), ("admin", shared.mesh.publish.admin)):
+            eventually(lambda text=text, port=port: get(port, 60) == text, 60 * SLOW, f"the {text} answers")  # type: ignore[misc]
 
     serve()
-    assert get(shared.mesh.publish.admin, 60) == "admin"
     shared.reboot(shared.edge)
     serve()
-    assert get(shared.mesh.publish.admin, 60) == "admin"
 
 
 def test_a_stopped_machine_keeps_its_disk(shared: Site) -> None:
@@ -160,6 +159,31 @@ def test_the_network_of_another_mesh_is_left_alone(shared: Site, box: str, tmp_p
         assert [problem.code for problem in problems] == ["machines/network-taken"]
         assert NETWORK in problems[0].what
     assert run(shared.maker, shared.edge, "hostname") == "front-envoy"
+
+
+NETWORK_OF_OTHERS = """\
+<network>
+  <name>it's with a space</name>
+  <bridge name='virbr77'/>
+  <ip family='ipv6' address='fd00::1' prefix='64'/>
+  <ip address='192.168.77.1' prefix='24'/>
+  <ip family='ipv4' address='10.96.0.129' prefix='30'/>
+</network>
+"""
+
+
+def test_a_network_of_others_is_told_before_anything_is_made(box: str, tmp_path: Path) -> None:
+    (tmp_path / "network.xml").write_text(NETWORK_OF_OTHERS)
+    virsh("net-define", str(tmp_path / "network.xml"))
+    try:
+        with site(BENCH, tmp_path / "state", mesh_with(box, "10.96.0.0/24")) as there:
+            for work in (there.publish, there.create):
+                (problem,) = problems_of(work)
+                assert problem.code == "machines/network-taken"
+                assert problem.saw == ("libvirt's network it's with a space has 192.168.77.0/24, 10.96.0.128/30",)
+            assert there.leftovers() == []
+    finally:
+        virsh("net-undefine", "it's with a space")
 
 
 def test_a_box_that_cannot_be_got_is_named(tmp_path: Path) -> None:
@@ -203,3 +227,13 @@ def test_a_host_that_left_the_inventory_can_be_destroyed(shared: Site) -> None:
     maker.destroy([other.name], quiet)
     assert shared.maker.machines() == [edge.name]
     assert list(domains(shared.mesh)) == [f"{shared.mesh.identifier}_{edge.name}"]
+
+
+def test_what_is_left_of_a_machine_that_somebody_undefined_goes_with_it(shared: Site) -> None:
+    domain = f"{shared.mesh.identifier}_{shared.edge.name}"
+    assert list(domains(shared.mesh)) == [domain]
+    virsh("destroy", domain)
+    virsh("undefine", domain)
+    assert [left for left in shared.leftovers() if left.startswith(("network", "disk"))]
+    shared.destroy()
+    shared.nothing_is_left()
