@@ -1,5 +1,7 @@
 """Which keys are offered to a host, in which order, and what is said when none is accepted."""
 
+import os
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -7,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import paramiko
+from paramiko.agent import AgentSSH
 from paramiko.ssh_exception import AuthenticationException, BadAuthenticationType
 
 from envoymesh.problems import ExitCode, Failed, Problem
@@ -21,14 +24,16 @@ class KeyLogin:
 
     Attributes:
         target: where to.
+        deadline: when the login is given up, on the monotonic clock.
         tried: a line for each key that was passed over or refused.
         encrypted: identity files that need a passphrase and that the agent does not hold.
     """
 
     target: Target
+    deadline: float
     tried: list[str] = field(default_factory=list)
     encrypted: list[Path] = field(default_factory=list)
-    _agent: paramiko.Agent | None = None
+    _agent: "_Agent | None" = None
 
     def authenticate(self, transport: paramiko.Transport) -> None:
         """Log in.
@@ -46,11 +51,15 @@ class KeyLogin:
     def _held(self) -> Sequence[paramiko.AgentKey]:
         """Return the agent's keys; it is asked when first needed, and no agent is an agent without keys."""
         if self._agent is None:
+            self._agent = _Agent()
+            # What is left is shared out: a silent agent must not keep other keys from their turn.
+            within_s = max((self.deadline - time.monotonic()) / 2, 0.1)
             try:
-                self._agent = paramiko.Agent()
+                self._agent.ask(within_s)
+            except TimeoutError:
+                self.tried.append(f"agent: no answer within {within_s:.1f} s")
             except (OSError, paramiko.SSHException) as error:
                 self.tried.append(f"agent: {error}")
-                return ()
         return self._agent.get_keys()
 
     def _accepted(self, transport: paramiko.Transport, name: str, key: paramiko.PKey) -> bool:
@@ -122,3 +131,32 @@ class KeyLogin:
         what = f"`{self.target.login.host}` does not let `{self.target.user}` in"
         hint = self.target.reproduce
         return Failed(Problem("ssh/auth", what, self.target.at, saw, "", hint, ExitCode.UNREACHABLE))
+
+
+class _Agent(paramiko.Agent):
+    """The user's agent. Paramiko's own would wait for ever for one that takes the connection and says nothing."""
+
+    def __init__(self) -> None:
+        AgentSSH.__init__(self)
+
+    def ask(self, within_s: float) -> None:
+        """Learn which keys the agent holds; none where there is no agent.
+
+        Raises:
+            OSError: it does not answer, or not in time.
+            SSHException: its answer makes no sense.
+        """
+        if "SSH_AUTH_SOCK" not in os.environ:
+            return
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(within_s)
+        try:
+            connection.connect(os.environ["SSH_AUTH_SOCK"])
+            self._connect(connection)  # type: ignore[attr-defined]
+        except (FileNotFoundError, ConnectionRefusedError):
+            connection.close()
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            connection.settimeout(None)  # a signature may wait for somebody to agree

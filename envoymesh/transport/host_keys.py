@@ -16,12 +16,16 @@ from pathlib import Path
 import paramiko
 
 from envoymesh.problems import Failed, Problem
-from envoymesh.transport.openssh import Target, known_hosts_files
+from envoymesh.transport.openssh import Target
 
 
 @dataclass(frozen=True)
 class KnownKey:
-    """One line of a known_hosts file. `names` is its first field as written, `blob` the public key."""
+    """One line of a known_hosts file.
+
+    `names` is its first field as written, `blob` the public key. Where that is an `authority`, certificates
+    that it signed are trusted, which are not supported here.
+    """
 
     file: Path
     line: int
@@ -29,6 +33,7 @@ class KnownKey:
     kind: str
     blob: bytes
     revoked: bool = False
+    authority: bool = False
 
     def is_for(self, name: str) -> bool:
         """Return whether the line speaks of `name`, `host` or `[host]:port`."""
@@ -38,7 +43,8 @@ class KnownKey:
         return any(_matches(p, name) for p in patterns)
 
     def __str__(self) -> str:
-        return f"known {fingerprint(self.blob)} {self.kind} ({self.file}:{self.line})"
+        what = "authority" if self.authority else "known"
+        return f"{what} {fingerprint(self.blob)} {self.kind} ({self.file}:{self.line})"
 
 
 class HostKeys:
@@ -50,23 +56,25 @@ class HostKeys:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._files = known_hosts_files(target.login)
+        self._files = target.known_hosts
         self.verified = False
 
     def order(self, types: Sequence[str]) -> tuple[str, ...]:
         """Return the host key algorithms with those first whose keys are known."""
-        kinds = {key.kind for key in known_keys(self._files, self._target.known_as)}
+        kinds = {key.kind for key in known_keys(self._files, self._target.known_as) if not key.authority}
         return tuple(sorted(types, key=lambda algorithm: _kind(algorithm) not in kinds))
 
     def missing_host_key(self, _client: object, _name: str, key: paramiko.PKey) -> None:
         """Accept `key`, or raise.
 
         Raises:
-            Failed: the key is not the known one, is revoked, or is unknown and the login is strict.
+            Failed: the key is not the known one, is revoked, or is unknown and the login is strict, or an
+                authority is known that vouches for the host.
         """
         if not self._is_known(key):
-            if self._target.login.host_keys != "accept-new":
-                raise self._unknown(key)
+            authorities = [k for k in known_keys(self._files, self._target.known_as) if k.authority]
+            if authorities or self._target.strict:
+                raise self._unknown(key, authorities)
             try:
                 self._remember(key)
             except OSError as error:
@@ -83,7 +91,7 @@ class HostKeys:
         return f"{self._target.known_as} {key.get_name()} {key.get_base64()}"
 
     def _is_known(self, key: paramiko.PKey) -> bool:
-        known = known_keys(self._files, self._target.known_as)
+        known = [k for k in known_keys(self._files, self._target.known_as) if not k.authority]
         same = [entry for entry in known if entry.blob == key.asbytes()]
         if any(entry.revoked for entry in same):
             raise self._revoked(same)
@@ -119,13 +127,14 @@ class HostKeys:
             )
         )
 
-    def _unknown(self, key: paramiko.PKey) -> Failed:
+    def _unknown(self, key: paramiko.PKey, authorities: Sequence[KnownKey]) -> Failed:
+        why = "certificates of its known authority are not read" if authorities else "the login is strict"
         return Failed(
             Problem(
                 "ssh/host-key-unknown",
-                f"the host key of `{self._target.known_as}` is not known, and the login is strict",
+                f"the host key of `{self._target.known_as}` is not known, and {why}",
                 self._target.at,
-                (_shown(key), f"not in {', '.join(map(str, self._files))}"),
+                (_shown(key), *map(str, authorities), f"not in {', '.join(map(str, self._files))}"),
                 "nothing was sent: the connection was ended before the login",
                 f"{_compare(key)}\nthe same key there: echo '{self._line(key)}' >> {self._files[0]}",
             )
@@ -164,16 +173,16 @@ def _parsed(file: Path, _changed: int, _size: int) -> Sequence[KnownKey]:
 
 
 def _parse(file: Path, number: int, line: str) -> KnownKey | None:
-    """Return the key of a line; None for comments, damaged lines and certificate authorities (not supported)."""
+    """Return the key of a line; None for comments, damaged lines and markers that are not known."""
     fields = line.split()
     marker = fields.pop(0) if line.startswith("@") else ""
-    if len(fields) < 3 or line.startswith("#") or marker not in ("", "@revoked"):
+    if len(fields) < 3 or line.startswith("#") or marker not in ("", "@revoked", "@cert-authority"):
         return None
     try:
         blob = base64.b64decode(fields[2], validate=True)
     except binascii.Error:
         return None
-    return KnownKey(file, number, fields[0], fields[1], blob, revoked=bool(marker))
+    return KnownKey(file, number, fields[0], fields[1], blob, marker == "@revoked", marker == "@cert-authority")
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -10,12 +10,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from envoymesh.problems import ExitCode, Failed, Problem
 from envoymesh.transport.login import Login
 
 DEFAULT_IDENTITIES = ("id_ed25519", "id_ecdsa", "id_rsa")
+
+CONFIG_WITHIN_S = 10
+"""How long OpenSSH may take to resolve its configuration, in which `Match exec` runs commands."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class Target:
         identities: private key files, the first to be tried first; those that do not exist are passed over.
         only_identities: whether the agent's other keys are not to be tried.
         jump: the jump hosts as for `ssh -J`, or None.
+        known_as: the name that known_hosts files have for it.
+        known_hosts: the files whose host keys are trusted, the mesh's own first.
+        strict: whether a key that is not known is refused.
         proxy_command: the shell command to talk to instead of a TCP port, or None.
     """
 
@@ -40,17 +45,15 @@ class Target:
     identities: tuple[Path, ...]
     only_identities: bool
     jump: str | None
+    known_as: str
+    known_hosts: tuple[Path, ...]
+    strict: bool
     proxy_command: str | None = None
 
     @property
     def at(self) -> str:
         """Where problems say they are."""
         return f"{self.login.host} {self.user}@{self.address}:{self.port}"
-
-    @property
-    def known_as(self) -> str:
-        """The name that known_hosts files have for it."""
-        return self.address if self.port == 22 else f"[{self.address}]:{self.port}"
 
     @property
     def reproduce(self) -> str:
@@ -66,18 +69,22 @@ def resolve(login: Login) -> Target:
     """Fill in what `login` leaves open, from `~/.ssh/config` and OpenSSH's defaults.
 
     Raises:
-        Failed: OpenSSH does not accept the configuration.
+        Failed: OpenSSH does not accept the configuration, or does not end.
     """
     said = _configured(login)
     port = login.port or int(said["port"][0] if "port" in said else 22)
+    address = said["hostname"][0] if "hostname" in said else login.address
     target = Target(
         login=login,
-        address=said["hostname"][0] if "hostname" in said else login.address,
+        address=address,
         port=port,
         user=login.user or (said["user"][0] if "user" in said else getpass.getuser()),
         identities=(login.key,) if login.key else _identities(said),
         only_identities=login.key is not None or said.get("identitiesonly") == ["yes"],
         jump=_jump(login, said, port),
+        known_as=said["hostkeyalias"][0] if "hostkeyalias" in said else _place(address, port),
+        known_hosts=tuple(_known_hosts(login, said)),
+        strict=_is_strict(login, said),
     )
     command = None if login.jump else next(iter(said.get("proxycommand", [])), None)
     return replace(target, proxy_command=_expanded(command, target)) if command else target
@@ -95,30 +102,52 @@ def jump_target(target: Target) -> Target:
 
 
 def ssh_command(login: Login) -> list[str]:
-    """Return the OpenSSH command that logs in as `login` says; append options or a remote command to it."""
+    """Return the OpenSSH command that logs in as `login` says; append options or a remote command to it.
+
+    Raises:
+        Failed: as `resolve`.
+    """
     enter = ["nsenter", f"--net={login.namespace}"] if login.namespace else []
     only_key = ["-o", "IdentitiesOnly=yes"] if login.key else []
     return [*enter, "ssh", *only_key, *_options(login), _destination(login)]
 
 
-def known_hosts_files(login: Login) -> list[Path]:
-    """Return the files whose host keys are trusted, the mesh's own first.
+def _known_hosts(login: Login, said: Mapping[str, list[str]]) -> list[Path]:
+    """Return the files whose host keys are trusted, the mesh's own first, then those that OpenSSH would read.
 
     In a namespace an address may be someone else's than on this box: only the mesh's file speaks of it.
     """
     theirs = [Path.home() / ".ssh/known_hosts", Path("/etc/ssh/ssh_known_hosts")]
+    if "userknownhostsfile" in said:
+        theirs = [*_files(said["userknownhostsfile"][0]), *_files(said["globalknownhostsfile"][0])]
     return [login.known_hosts.absolute(), *([] if login.namespace else theirs)]
+
+
+def _files(said: str) -> list[Path]:
+    """Return the files of a list that OpenSSH prints without quotes, with the home that the user database has."""
+    home = pwd.getpwuid(os.getuid()).pw_dir
+    names = [] if said == "none" else re.split(" (?=[/~])", said)
+    return [Path(re.sub(f"^{re.escape(home)}(?=/)", "~", name)).expanduser() for name in names]
+
+
+def _is_strict(login: Login, said: Mapping[str, list[str]]) -> bool:
+    return login.host_keys == "strict" or said.get("stricthostkeychecking") in (["yes"], ["true"])
 
 
 def _configured(login: Login) -> Mapping[str, list[str]]:
     """Ask `ssh -G`, which knows Include and Match; an empty answer when nothing is open or there is no ssh."""
-    if login.namespace or None not in (login.user, login.port, login.key, login.jump):
+    if _is_whole(login):
         return {}
-    command = ["ssh", *_config_file(), "-G", *_given(login), "--", login.address]
+    command = ["ssh", *_config_file(login), "-G", *_given(login), "--", login.address]
     try:
-        ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False)
+        ran = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=CONFIG_WITHIN_S, check=False
+        )
     except FileNotFoundError:
         return {}
+    except subprocess.TimeoutExpired:
+        what = f"OpenSSH does not come to the end of its configuration for `{login.address}` in {CONFIG_WITHIN_S} s"
+        raise Failed(Problem("ssh/config", what, login.host, hint=shlex.join(command))) from None
     if ran.returncode != 0:
         saw = tuple(ran.stderr.splitlines())
         what = f"OpenSSH does not accept its configuration for `{login.address}`"
@@ -136,8 +165,15 @@ def _given(login: Login) -> list[str]:
     return [*user, *(["-p", str(login.port)] if login.port else [])]
 
 
-def _config_file() -> list[str]:
-    """Return `-F` where $HOME is not the home that OpenSSH takes from the user database."""
+def _is_whole(login: Login) -> bool:
+    """Return whether a login leaves nothing to `~/.ssh/config`."""
+    return bool(login.namespace) or None not in (login.user, login.port, login.key, login.jump)
+
+
+def _config_file(login: Login) -> list[str]:
+    """Return `-F` for none, or where $HOME is not the home that OpenSSH takes from the user database."""
+    if _is_whole(login):
+        return ["-F", "none"]
     config = Path.home() / ".ssh/config"
     elsewhere = Path.home() != Path(pwd.getpwuid(os.getuid()).pw_dir)
     return ["-F", str(config)] if elsewhere and config.exists() else []
@@ -165,10 +201,17 @@ def _expanded(text: str, target: Target) -> str:
     return re.sub("%.", lambda token: tokens.get(token[0], token[0]), text)
 
 
+def _place(address: str, port: int) -> str:
+    """Return how known_hosts files name an address and a port."""
+    return address if port == 22 else f"[{address}]:{port}"
+
+
 def _hop(text: str) -> tuple[str | None, str, int | None]:
-    """Split `user@host:port` or `ssh://user@host:port` into user, host and port."""
-    parts = urlsplit(text if "://" in text else f"//{text}")
-    return parts.username, parts.hostname or "", parts.port
+    """Split `user@host:port` or `ssh://user@host:port` into user, host and port; an IPv6 address is in brackets."""
+    user, _, place = text.removeprefix("ssh://").rstrip("/").rpartition("@")
+    has_port = place.count(":") == 1 or "]:" in place
+    host, _, port = place.rpartition(":") if has_port else (place, "", "")
+    return user or None, host.strip("[]"), int(port) if port else None
 
 
 def _jump_login(login: Login, jump: str) -> Login:
@@ -192,10 +235,11 @@ def _destination(login: Login) -> str:
 
 
 def _options(login: Login) -> list[str]:
-    known = " ".join(f'"{file}"' for file in known_hosts_files(login)).replace("%", "%%")
-    checking = "yes" if login.host_keys == "strict" else "accept-new"
+    said = _configured(login)
+    known = " ".join(f'"{file}"' for file in _known_hosts(login, said)).replace("%", "%%")
+    checking = "yes" if _is_strict(login, said) else "accept-new"
     options = [
-        *_config_file(),
+        *_config_file(login),
         *(["-i", str(login.key)] if login.key else []),
         *(["-p", str(login.port)] if login.port else []),
         *("-o", f"UserKnownHostsFile={known}"),

@@ -214,7 +214,7 @@ class _Start:
             connect_kwargs={
                 **socket_,
                 **self._limits(),
-                "auth_strategy": KeyLogin(self.target),
+                "auth_strategy": KeyLogin(self.target, self.deadline),
                 "transport_factory": lambda sock, **_: self._transport(sock, host_keys),
             },
         )

@@ -145,7 +145,7 @@ def test_time_over(session: Session) -> None:
         session.exec("echo last words; exec sleep 60", timeout_s=0.7)
     assert problem(failed) == ("ssh/timeout", ExitCode.PROBLEM)
     assert failed.value.problems[0].saw == ("last words",)
-    assert 0.6 < time.monotonic() - began < 5
+    assert 0.6 < time.monotonic() - began < 30, "neither earlier nor with the script, on a busy box too"
 
 
 def test_time_over_while_nobody_reads_stdin(session: Session) -> None:

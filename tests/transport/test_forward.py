@@ -67,14 +67,15 @@ def test_http_through_the_host(session: Session, web: int) -> None:
 
 
 def test_first_answer_is_not_held_back(shared_server: Sshd, known_hosts: Path, web: int) -> None:
-    """Not by the 40 ms for which Linux delays an acknowledgement that sshd waits for."""
-    times = []
-    for _ in range(10):
+    """Not by the 40 ms for which Linux delays an acknowledgement that sshd waits for: that would be so every time."""
+
+    def is_quicker() -> bool:
         with connect(shared_server.login(known_hosts)) as session:
             began = time.monotonic()
             session.forward("127.0.0.1", web).close()
-            times.append(time.monotonic() - began)
-    assert min(times) < 0.035
+            return time.monotonic() - began < 0.035
+
+    until("one that is quicker, on a box that may be busy", is_quicker, timeout_s=30)
 
 
 def test_several_at_once_beside_a_script(session: Session, web: int) -> None:

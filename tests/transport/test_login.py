@@ -149,7 +149,7 @@ def test_host_that_says_nothing(shared_server: Sshd, known_hosts: Path) -> None:
         problem = problem_of(shared_server.login(known_hosts, port=port), timeout_s=1)
         assert (problem.code, problem.exit_code) == ("ssh/unreachable", ExitCode.UNREACHABLE)
         assert "did not answer within 1 s" in problem.what
-        assert 0.8 < time.monotonic() - began < 4
+        assert 0.8 < time.monotonic() - began < 12, "neither earlier nor after Paramiko's own 15 s, on a busy box too"
         assert len(accepted) == 1
     until("threads are gone", lambda: threading.active_count() == threads)
 

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from envoymesh.problems import Failed
 from envoymesh.transport import remote
 from envoymesh.transport.host_keys import fingerprint, known_keys
 from envoymesh.transport.login import Login
 from envoymesh.transport.openssh import resolve, ssh_command
+from tests.rendering import INVENTORY, mesh_of
 
 LOGIN = Login("web", "192.0.2.7", Path("/mesh/known_hosts"), 2222, "deploy", Path("/mesh/key"), "none")
 BLOB = base64.b64encode(b"key").decode()
@@ -89,8 +91,8 @@ def lines(tmp_path: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("name", "numbers"),
     [
-        ("web", [2]),
-        ("WEB", [2]),
+        ("web", [2, 7]),
+        ("WEB", [2, 7]),
         ("192.0.2.7", [2]),
         ("[192.0.2.7]:2222", [4]),
         ("[192.0.2.7]:22", []),
@@ -108,8 +110,11 @@ def test_lines_about_a_host(lines: list[Path], name: str, numbers: list[int]) ->
 
 def test_what_a_line_says(lines: list[Path]) -> None:
     (key,) = known_keys(lines, "lost")
-    assert (key.kind, key.blob, key.revoked) == ("ssh-ed25519", b"key", True)
+    assert (key.kind, key.blob, key.revoked, key.authority) == ("ssh-ed25519", b"key", True, False)
     assert str(key) == f"known {fingerprint(b'key')} ssh-ed25519 ({lines[0]}:6)"
+    _, key = known_keys(lines, "web")
+    assert (key.revoked, key.authority) == (False, True)
+    assert str(key) == f"authority {fingerprint(b'key')} ssh-ed25519 ({lines[0]}:7)"
 
 
 def test_file_that_changes_is_read_again(lines: list[Path]) -> None:
@@ -130,33 +135,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_command_line(home: Path) -> None:
     known = f'"/mesh/known_hosts" "{home}/.ssh/known_hosts" "/etc/ssh/ssh_known_hosts"'
     assert ssh_command(LOGIN) == [
-        *("ssh", "-o", "IdentitiesOnly=yes", "-i", "/mesh/key", "-p", "2222"),
+        *("ssh", "-o", "IdentitiesOnly=yes", "-F", "none", "-i", "/mesh/key", "-p", "2222"),
         *("-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=accept-new"),
         *("-J", "none", "deploy@192.0.2.7"),
     ]
 
 
-def test_command_line_leaves_open_what_the_login_does() -> None:
-    command = ssh_command(Login("web", "web", Path("/mesh/known_hosts"), host_keys="strict"))
-    assert "StrictHostKeyChecking=yes" in command
-    assert command[-1] == "web"
-    assert not {"-i", "-p", "-J"} & set(command)
-
-
 def test_command_line_enters_the_namespace() -> None:
-    command = ssh_command(replace(LOGIN, namespace=Path("/run/netns/x")))
-    assert command[:3] == ["nsenter", "--net=/run/netns/x", "ssh"]
+    command = ssh_command(Login("web", "web", Path("/mesh/known_hosts"), namespace=Path("/run/netns/x")))
+    assert command[:5] == ["nsenter", "--net=/run/netns/x", "ssh", "-F", "none"]
     assert 'UserKnownHostsFile="/mesh/known_hosts"' in command
-
-
-def test_command_line_through_jump_hosts() -> None:
-    command = ssh_command(replace(LOGIN, jump="ops@a:2200,b"))
-    (proxy,) = (option for option in command if option.startswith("ProxyCommand="))
-    outer = shlex.split(proxy.removeprefix("ProxyCommand="))
-    assert outer[-3:] == ["-W", "[%h]:%p", "b"]
-    (inner,) = (option for option in outer if option.startswith("ProxyCommand="))
-    assert shlex.split(inner.removeprefix("ProxyCommand="))[-3:] == ["-W", "[%%h]:%%p", "ops@a"]
-    assert "/mesh/key" in outer
 
 
 # What a login means
@@ -172,3 +160,17 @@ def test_login_that_leaves_nothing_open_asks_nobody() -> None:
 @pytest.mark.parametrize(("port", "known_as"), [(22, "192.0.2.7"), (2222, "[192.0.2.7]:2222")])
 def test_name_in_known_hosts(port: int, known_as: str) -> None:
     assert resolve(replace(LOGIN, port=port)).known_as == known_as
+
+
+@pytest.mark.parametrize(
+    ("jump", "right"),
+    [("b", True), ("ops@Bastion:65535", True), ("b:1", True), ("b:0", False), ("b:65536", False), ("b:99999", False)],
+)
+def test_a_jump_host_has_a_port_that_there_can_be(jump: str, right: bool) -> None:
+    text = f"{INVENTORY}ssh: {{jump: '{jump}'}}\n"
+    if right:
+        assert mesh_of(text).edges[0].ssh.jump == jump
+        return
+    with pytest.raises(Failed) as failed:
+        mesh_of(text)
+    assert [problem.code for problem in failed.value.problems] == ["inventory/bad-value"]
