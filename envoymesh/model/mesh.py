@@ -28,7 +28,11 @@ class SshSettings:
 
 @dataclass(frozen=True)
 class MachineSettings:
-    """How vagrant and nspawn make a host. `box` and `cpus` are Vagrant's alone; memory in MiB."""
+    """How a host is made, and what Envoy takes for its size.
+
+    Addresses are from `network`; only Vagrant has a `box`, and only it holds a machine to its memory (in MiB) and
+    processors. On every host, Envoy's heap is a share of `memory_mib`, and a front has `cpus` workers.
+    """
 
     network: IPv4Network
     box: str
