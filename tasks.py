@@ -74,7 +74,9 @@ def plan(c: Context, limit: str = "", json: bool = False, inventory: str = "inve
 def provision(c: Context, limit: str = "", json: bool = False, inventory: str = "inventory.yaml") -> partial[int]:
     """Make all hosts as the inventory says, in parallel.
 
-    A host that is so already is only read. Exit code 0: done, 1: a host failed, 4: a host is out of reach.
+    A host that is so already is only read.
+
+    Exit code 0: done, 1: a host failed, 4: a host is out of reach.
 
     Example: ./mesh provision --limit 'front-*'
     """
@@ -127,7 +129,7 @@ def add_service_host(  # noqa: PLR0913, PLR0917 - one parameter for each flag
 def remove_service_host(c: Context, host: str, inventory: str = "inventory.yaml") -> partial[int]:
     """Take a host out of the front's endpoints, then stop it.
 
-    A machine that was made for the mesh is destroyed; one that existed before loses what was put on it.
+    A machine that was made for the mesh is destroyed; another loses what was put on it.
 
     Example: ./mesh remove-service-host service1-3
     """
