@@ -87,12 +87,21 @@ def run(provider: Provider, host: Host, script: str, timeout_s: float = 30) -> s
     """Run `script` on a host as root, over the provider's login; return what it printed. It must succeed."""
     with connect(provider.logins([host])[host.name], timeout_s=timeout_s) as session:
         done = session.exec(script, timeout_s=timeout_s)
-    assert done.exit_status == 0, done
+    if done.exit_status != 0:
+        raise Unsuccessful(done)
     return done.stdout.decode().strip()
 
 
+class Unsuccessful(Exception):  # noqa: N818 - says what came of it
+    """A script on a host did not exit with 0."""
+
+
 def eventually(wanted: Callable[[], T], within_s: float = 30, what: str = "") -> T:
-    """Return the first true value of `wanted`; a problem, a socket's error or a false assertion counts as not yet."""
+    """Return the first true value of `wanted`.
+
+    A problem, a socket's error and a script on a host that fails count as not yet. A false assertion does not: it
+    fails the test at once.
+    """
     last: object = None
     end = time.monotonic() + within_s
     while True:
@@ -101,7 +110,7 @@ def eventually(wanted: Callable[[], T], within_s: float = 30, what: str = "") ->
             if value:
                 return value
             last = value
-        except (Failed, OSError, AssertionError) as error:
+        except (Failed, OSError, Unsuccessful) as error:
             last = error.problems[0] if isinstance(error, Failed) else error
         assert time.monotonic() < end, f"not within {within_s} s: {what or wanted}; last: {last!r}"
         time.sleep(0.02)

@@ -108,7 +108,9 @@ class TestMesh:
 
     def executions(self, host: str) -> int:
         """Return how many commands the host's sshd was asked to run so far."""
-        text = self.on(host, "journalctl -u ssh -o cat --no-pager | grep -c 'Starting session: command'")
+        text = self.on(
+            host, "journalctl --sync && journalctl -u ssh -o cat --no-pager | grep -c 'Starting session: command'"
+        )
         return int(text)
 
 

@@ -39,14 +39,20 @@ def mesh(pair: TestMesh) -> Iterator[TestMesh]:
     eventually(lambda: pair.run("check", code=None).returncode == 0, 60, "a mesh without fault")
 
 
-def failures(mesh: TestMesh, *words: str, code: int) -> dict[str, dict[str, Any]]:
-    """Return what check finds wrong, `subject: what` to the finding; it must exit with `code`."""
-    said = document(mesh.run("check", "--json", *words, code=code).stdout)
-    assert (said["version"], said["exit_code"]) == (1, code)
+def failures(mesh: TestMesh, *words: str, code: int | None) -> dict[str, dict[str, Any]]:
+    """Return what check finds wrong, `subject: what` to the finding; it must exit with `code`, unless that is None."""
+    done = mesh.run("check", "--json", *words, code=code)
+    said = document(done.stdout)
+    assert (said["version"], said["exit_code"]) == (1, done.returncode)
     assert len(said["findings"]) > 10
     wrong = [f for f in said["findings"] if not f["ok"]]
     assert all(f["hint"] for f in wrong)
     return {f"{f['subject']}: {f['what']}": f for f in wrong}
+
+
+def found(mesh: TestMesh, what: str, within_s: float = 30) -> None:
+    """Wait until check finds `what` wrong."""
+    eventually(lambda: what in failures(mesh, code=None), within_s, what)
 
 
 def replaced(path: str, command: str) -> str:
@@ -79,7 +85,7 @@ def test_a_limit_leaves_out_what_others_have_wrong(mesh: TestMesh) -> None:
 
 def test_a_stopped_sidecar_is_found_from_inside_and_through_the_front(mesh: TestMesh) -> None:
     mesh.on("service2-1", "systemctl stop envoymesh-sidecar")
-    eventually(lambda: "front-envoy: service2 has 1 members, 0 healthy; the inventory has 1" in failures(mesh, code=1))
+    found(mesh, "front-envoy: service2 has 1 members, 0 healthy; the inventory has 1")
     wrong = failures(mesh, code=1)
     assert "journalctl -u envoymesh-sidecar" in wrong["service2-1: Envoy does not answer"]["hint"]
     assert "status 503" in wrong["front-envoy: service2 does not answer as it must over http"]["saw"]
@@ -90,7 +96,7 @@ def test_a_stopped_sidecar_is_found_from_inside_and_through_the_front(mesh: Test
 def test_a_stopped_application_is_found_although_its_sidecar_runs(mesh: TestMesh) -> None:
     mesh.on("service1-2", "systemctl stop envoymesh-app")
     missing = "front-envoy: not every host of service1 answers"
-    eventually(lambda: missing in failures(mesh, code=1), 20, "the front going round it")
+    found(mesh, missing)
     wrong = failures(mesh, code=1)
     assert "service1-2" in wrong[missing]["saw"]
     member = wrong["front-envoy: service1 has 2 members, 1 healthy; the inventory has 2"]
@@ -101,9 +107,9 @@ def test_a_stopped_application_is_found_although_its_sidecar_runs(mesh: TestMesh
 def test_a_managed_file_edited_by_hand_is_drift_and_nothing_else(mesh: TestMesh) -> None:
     mesh.on("front-envoy", f"echo '# by hand' >> {FRONT}/rds.yaml")
     wrong = failures(mesh, code=2)
-    (found,) = wrong.values()
-    assert (found["subject"], found["saw"], found["exit_code"]) == ("front-envoy", f"file:{FRONT}/rds.yaml", 2)
-    assert found["hint"] == "./mesh plan --limit front-envoy"
+    (finding,) = wrong.values()
+    assert (finding["subject"], finding["saw"], finding["exit_code"]) == ("front-envoy", f"file:{FRONT}/rds.yaml", 2)
+    assert finding["hint"] == "./mesh plan --limit front-envoy"
 
 
 def test_an_application_that_all_can_reach_is_found_from_another_host(mesh: TestMesh) -> None:
@@ -112,8 +118,8 @@ def test_an_application_that_all_can_reach_is_found_from_another_host(mesh: Test
     listening = "ss -Hltn 'sport = 8080' | grep -q 0.0.0.0:8080"
     eventually(lambda: mesh.run("exec", "service2-1", listening, code=None).returncode == 0, 20)
     wrong = failures(mesh, code=1)
-    (found,) = [f for what, f in wrong.items() if what.startswith("service2-1: lets others in behind its Envoy")]
-    assert found["saw"] == "10.81.0.31:8080 accepts connections"
+    (finding,) = [f for what, f in wrong.items() if what.startswith("service2-1: lets others in behind its Envoy")]
+    assert finding["saw"] == "10.81.0.31:8080 accepts connections"
     mesh.run("provision")
     mesh.on("service2-1", "systemctl restart envoymesh-app")  # which runs what it was started from until then
 
@@ -121,7 +127,7 @@ def test_an_application_that_all_can_reach_is_found_from_another_host(mesh: Test
 def test_a_member_taken_out_by_hand_is_missed(mesh: TestMesh) -> None:
     mesh.on("front-envoy", replaced(f"{FRONT}/eds/service1.yaml", "head -n -3"))
     missing = "front-envoy: service1 has 1 members, 1 healthy; the inventory has 2"
-    eventually(lambda: missing in failures(mesh, code=1))
+    found(mesh, missing)
     wrong = failures(mesh, code=1)
     assert wrong[missing]["saw"] == "service1-2: no member"
     assert "service1-2" in wrong["front-envoy: not every host of service1 answers"]["saw"]
@@ -138,12 +144,20 @@ def test_a_file_that_envoy_has_not_taken_in_is_told_from_one_that_it_has(mesh: T
 
 
 def test_an_update_that_envoy_refuses_is_found_and_one_that_was_replaced_is_over(mesh: TestMesh) -> None:
+    earlier = refused_earlier(mesh)
     mesh.on("front-envoy", replaced(f"{FRONT}/lds.yaml", "sed 's/listener.v3.Listener/listener.v3.Lissener/'"))
     refused = "front-envoy: Envoy refuses an update"
-    eventually(lambda: refused in failures(mesh, code=1))
+    found(mesh, refused)
     assert failures(mesh, code=1)[refused]["saw"] == "listener_manager.lds"
     mesh.run("provision")
-    assert "refuses no update; 1 were refused earlier" in mesh.run("check").stdout
+    assert refused_earlier(mesh) == earlier + 1
+
+
+def refused_earlier(mesh: TestMesh) -> int:
+    """Return how many updates, by a check that finds nothing wrong, the front has refused since it was started."""
+    said = re.search(r"front-envoy +refuses no update(?:; (\d+) were refused earlier)?", mesh.run("check").stdout)
+    assert said
+    return int(said[1] or 0)
 
 
 def served_certificate(mesh: TestMesh, days: int) -> str:
@@ -165,10 +179,10 @@ def served_certificate(mesh: TestMesh, days: int) -> str:
 )
 def test_a_certificate_that_ends_soon_or_has_ended_is_found(mesh: TestMesh, days: int, what: str, saw: str) -> None:
     mesh.on("front-envoy", served_certificate(mesh, days))
-    eventually(lambda: f"front-envoy: {what}" in failures(mesh, code=1))
-    found = failures(mesh, code=1)[f"front-envoy: {what}"]
-    assert saw in found["saw"]
-    assert found["hint"] == "./mesh provision --limit front-envoy"
+    found(mesh, f"front-envoy: {what}")
+    finding = failures(mesh, code=1)[f"front-envoy: {what}"]
+    assert saw in finding["saw"]
+    assert finding["hint"] == "./mesh provision --limit front-envoy"
 
 
 def test_a_dead_host_that_others_stand_in_for_is_out_of_reach_and_no_other_problem(mesh: TestMesh) -> None:
@@ -192,11 +206,10 @@ def test_a_front_that_cannot_be_asked_says_what_to_allow(mesh: TestMesh) -> None
     file = "/etc/ssh/sshd_config.d/00-test.conf"
     mesh.on("front-envoy", f"echo AllowTcpForwarding no > {file} && systemctl reload ssh")
 
-    def forbidden() -> dict[str, Any]:
-        return failures(mesh, code=1)["front-envoy: its port for http cannot be used"]
-
     try:
-        assert "AllowTcpForwarding yes" in eventually(forbidden)["hint"]
+        found(mesh, "front-envoy: its port for http cannot be used")
+        wrong = failures(mesh, code=1)["front-envoy: its port for http cannot be used"]
+        assert "AllowTcpForwarding yes" in wrong["hint"]
         said = mesh.run("admin", "front-envoy", "/ready", code=1).stderr
         assert "problem admin/no-answer" in said
         assert "AllowTcpForwarding yes" in said

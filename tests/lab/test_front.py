@@ -1,16 +1,17 @@
 """The front at its edge: what it lets through, and what clients notice when something behind it goes."""
 
 import http.client
+import re
 import subprocess
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
+from functools import partial
 
 import pytest
 
 from envoymesh.model.mesh import HostName
-from tests.labs import eventually
+from tests.labs import eventually, run
+from tests.load import CLIENTS, load
 from tests.meshes import TestMesh
 
 
@@ -85,44 +86,40 @@ def test_a_member_that_loses_its_power_is_left_out_and_no_read_is_lost(lab: Test
     assert set(answers) == {"GET 200"}
 
 
+def test_no_request_is_lost_while_a_service_grows_and_shrinks(lab: TestMesh) -> None:
+    with load(lab, "GET", "POST") as answers:
+        lab.run("scale", "service1=3")
+        assert lab.hostnames("service1") == {"service1-1", "service1-2", "service1-3"}
+        lab.run("scale", "service1=1")
+        after = answers.total()
+        eventually(lambda: answers.total() > after + 200, what="requests after it shrank")
+    assert set(answers) == {"GET 200", "POST 405"}, answers
+
+
+def test_a_member_that_goes_answers_first_what_it_was_asked(lab: TestMesh) -> None:
+    lab.run("scale", "service1=2")
+    leaving = partial(run, lab.workspace.provider, lab.workspace.mesh.hosts[HostName("service1-2")])
+    with ThreadPoolExecutor(8) as pool:
+        leaving("systemctl kill --signal=STOP envoymesh-app")
+        asked = [pool.submit(post, lab) for _ in range(8)]
+        assert wait(asked, timeout=1).not_done, "some of them must have come to the host that goes"
+        with lab.start("scale", "service1=1") as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if re.search("front-envoy +done", line):
+                    leaving("systemctl kill --signal=CONT envoymesh-app")
+    assert process.returncode == 0
+    assert {future.result() for future in asked} == {405}
+
+
+def post(lab: TestMesh) -> int:
+    with closing(http.client.HTTPConnection("127.0.0.1", lab.http, timeout=20)) as connection:
+        connection.request("POST", "/service/1")
+        return connection.getresponse().status
+
+
 def stat(lab: TestMesh, name: str) -> int:
     with closing(http.client.HTTPConnection("127.0.0.1", lab.admin, timeout=10)) as connection:
         connection.request("GET", "/stats?filter=cluster.service1")
         lines = connection.getresponse().read().decode().splitlines()
     return next(int(line.split(": ")[1]) for line in lines if line.startswith(f"cluster.service1.{name}: "))
-
-
-CLIENTS = 4
-
-
-@contextmanager
-def load(lab: TestMesh, *methods: str) -> Iterator[Counter[str]]:
-    """Give a count of `METHOD STATUS` that grows while some clients ask for service 1, each over one connection."""
-    answers: Counter[str] = Counter()
-    done = threading.Event()
-    clients = [
-        threading.Thread(target=client, args=(lab.http, methods[i % len(methods)], answers, done))
-        for i in range(CLIENTS)
-    ]
-    for thread in clients:
-        thread.start()
-    try:
-        eventually(lambda: answers.total() > 100, what="the first answers")
-        yield answers
-    finally:
-        done.set()
-        for thread in clients:
-            thread.join()
-
-
-def client(port: int, method: str, answers: Counter[str], done: threading.Event) -> None:
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
-        while not done.wait(0.005):
-            try:
-                connection.request(method, "/service/1")
-                answer = connection.getresponse()
-                answer.read()
-                answers[f"{method} {answer.status}"] += 1
-            except (OSError, http.client.HTTPException) as error:
-                answers[f"{method} {type(error).__name__}"] += 1
-                connection.close()

@@ -30,14 +30,28 @@ machines: {memory_mib: 256}
 """
 
 
-@pytest.mark.parametrize(("text", "service"), [(SHIPPED, "service1"), (BLOCK, "cart"), (BLOCK.rstrip("\n"), "cart")])
-def test_a_host_added_and_removed_leaves_the_text_as_it_was(text: str, service: str) -> None:
-    name = HostName(f"{service}-2")
+LAST = BLOCK[: BLOCK.index("    # nothing below")]
+"""The service's last host ends the text."""
+
+
+@pytest.mark.parametrize("ending", ["\n", "", "\n\n"], ids=["with a last newline", "without one", "with an empty line"])
+@pytest.mark.parametrize(("text", "service"), [(SHIPPED, "service1"), (BLOCK, "cart"), (LAST, "cart")])
+def test_a_host_added_and_removed_leaves_the_text_as_it_was(text: str, service: str, ending: str) -> None:
+    name, text = HostName(f"{service}-2"), text.rstrip("\n") + ending
     added = with_host(text, name, ServiceName(service), IPv4Address("10.77.0.99"))
     mesh = parse(added, "inventory.yaml", seed="")
     assert mesh.hosts[name].address == IPv4Address("10.77.0.99")
     assert mesh.hosts[name].service == service
-    assert without_host(added, name).rstrip("\n") == text.rstrip("\n")
+    assert without_host(added, name) == text
+
+
+@pytest.mark.parametrize("text", [SHIPPED, BLOCK, LAST])
+def test_a_new_host_has_the_line_ends_of_the_text(text: str) -> None:
+    service = "service1" if text is SHIPPED else "cart"
+    name, text = HostName(f"{service}-2"), text.replace("\n", "\r\n")
+    added = with_host(text, name, ServiceName(service), IPv4Address("10.77.0.99"))
+    assert added.count("\n") == added.count("\r\n") > text.count("\n")
+    assert without_host(added, name) == text
 
 
 def test_a_new_host_follows_its_siblings_and_has_their_layout() -> None:

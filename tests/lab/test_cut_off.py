@@ -1,0 +1,146 @@
+"""Commands that are cut off at any step: the same command, once more, completes what they began."""
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+
+from tests.labs import run
+from tests.meshes import TestMesh
+
+HOW = [pytest.param(signal.SIGKILL, id="kill -9"), pytest.param(signal.SIGINT, id="Ctrl-C")]
+
+
+def cut_off(lab: TestMesh, how: signal.Signals, step: str, *words: str) -> None:
+    """Run a task and end it when it tells of `step`, a regular expression, by a signal to all of its processes."""
+    with lab.start(*words) as process:
+        assert process.stderr is not None
+        told: list[str] = []
+        was_there = False
+        try:
+            for line in process.stderr:
+                told.append(line)
+                if not was_there and re.search(step, line):
+                    was_there = True
+                    os.killpg(process.pid, how)
+            process.wait(timeout=60)
+        finally:
+            process.kill()
+    errors = "".join(told)
+    assert was_there, f"it never told of {step}:\n{errors}"
+    assert "Traceback" not in errors
+    if how is signal.SIGINT:
+        assert process.returncode == 1, errors
+        assert "problem run/interrupted: " in errors
+    else:
+        assert process.returncode == -how
+
+
+def on_every_host(lab: TestMesh, script: str) -> list[str]:
+    """Run a script on all hosts at once; return what each printed."""
+    workspace = lab.workspace
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda host: run(workspace.provider, host, script), workspace.mesh.hosts.values()))
+
+
+def is_whole(lab: TestMesh) -> None:
+    """See that there is nothing left to do, nothing wrong and nothing lying about."""
+    lab.run("plan")
+    lab.run("check")
+    assert set(on_every_host(lab, "find / -xdev -name '*.envoymesh' -o -name '*.envoymesh.*'")) == {""}
+    assert not list(lab.folder.glob(".inventory*"))
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize(
+    "step",
+    [
+        "reading 3 hosts",
+        "service1-1 .* to send",
+        "service2-1 +receives .*/envoy$",
+        "service1-1 +validates",
+        "service1-1 +starts",
+        "service2-1 +waits for",
+        "front-envoy +starts",
+    ],
+)
+def test_provision_completes_what_was_cut_off(lab: TestMesh, how: signal.Signals, step: str) -> None:
+    gone = "rm -rf /var/lib/envoymesh/artifacts /etc/envoymesh /etc/systemd/system/envoymesh-*"
+    on_every_host(lab, f"systemctl stop 'envoymesh-*'; {gone}")
+    cut_off(lab, how, step, "provision")
+    lab.run("provision")
+    is_whole(lab)
+
+
+def test_provision_waits_for_an_apply_that_still_goes_on_by_itself(lab: TestMesh) -> None:
+    workspace = lab.workspace
+    front = partial(run, workspace.provider, workspace.mesh.edges[0])
+    folder = "/run/systemd/system/envoymesh-front.service.d"
+    front(f"mkdir {folder}; printf '[Service]\\nExecStartPre=sleep 5\\n' > {folder}/slow.conf; systemctl daemon-reload")
+    try:
+        front("systemctl stop envoymesh-front")
+        cut_off(lab, signal.SIGKILL, "front-envoy +starts", "provision")
+        assert "reading once more" in lab.run("provision").stderr
+    finally:
+        front(f"rm -r {folder}; systemctl daemon-reload")
+    is_whole(lab)
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize(
+    "step",
+    [
+        "service1-2 +booting",
+        "reading 2 hosts",
+        "service1-3 +starts",
+        ": entered service1-2, service1-3",
+        "front-envoy +waits for",
+    ],
+)
+def test_scaling_up_completes_what_was_cut_off(scaled: TestMesh, how: signal.Signals, step: str) -> None:
+    cut_off(scaled, how, step, "scale", "service1=3")
+    scaled.run("scale", "service1=3")
+    assert members(scaled) == ["service1-1", "service1-2", "service1-3"]
+    is_whole(scaled)
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize(
+    "step",
+    [
+        "front-envoy +1 change",
+        "front-envoy +waits for",
+        "service1-3 +destroying",
+        ": removed service1-2, service1-3",
+    ],
+)
+def test_scaling_down_completes_what_was_cut_off(scaled: TestMesh, how: signal.Signals, step: str) -> None:
+    scaled.run("scale", "service1=3")
+    cut_off(scaled, how, step, "scale", "service1=1")
+    scaled.run("scale", "service1=1")
+    assert members(scaled) == ["service1-1"]
+    is_whole(scaled)
+
+
+@pytest.fixture
+def scaled(lab: TestMesh) -> Iterator[TestMesh]:
+    """The mesh, to scale service1; with one host of it again, its inventory is byte for byte as it was."""
+    before = lab.inventory.read_bytes()
+    yield lab
+    lab.run("scale", "service1=1")
+    assert lab.inventory.read_bytes() == before
+    assert members(lab) == ["service1-1"]
+
+
+def members(lab: TestMesh) -> list[str]:
+    """Return the hosts of service1, as they are in the inventory, as machines and as those who answer."""
+    mesh, maker = lab.workspace.mesh, lab.workspace.maker()
+    assert maker is not None
+    names: list[str] = [h.name for h in mesh.hosts.values() if h.service == "service1"]
+    assert sorted(maker.machines()) == sorted(mesh.hosts)
+    assert lab.hostnames("service1") == set(names)
+    return names
