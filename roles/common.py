@@ -29,8 +29,11 @@ PROGRAMS = "/opt/envoymesh"
 OPEN_FILES = 65536
 """Hard limit of open files of every unit; Envoy lifts its own soft limit to it."""
 
-CONNECTIONS = 20000
+MAX_CONNECTIONS = 20000
 """Clients that one Envoy takes at a time: under half of `OPEN_FILES`, since each may need one more upstream."""
+
+BYTES_PER_CONNECTION = 32768
+"""What a client may cost of the heap before it is one too many: its connection's buffer limit in the templates."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def process_resources(process: Process, host: Host, mesh: Mesh, files: Sequence[
         folder=process.folder,
         admin_port=ADMIN_PORT,
         heap_bytes=process.heap_bytes,
-        connections=CONNECTIONS,
+        connections=min(MAX_CONNECTIONS, process.heap_bytes // BYTES_PER_CONNECTION),
     )
     versioned = [(file, *stamped(file.resources)) for file in files]
     unit = _unit(process, host, mesh, bootstrap, {file.stat: version for file, _, version in versioned})
