@@ -23,6 +23,7 @@ from envoymesh.model.mesh import (
     ServiceName,
     SshSettings,
 )
+from envoymesh.model.ports import ADMIN_PORT, HEALTH_PATH
 from envoymesh.problems import Failed, Problem, did_you_mean
 
 PROVIDERS = ("auto", "vagrant", "nspawn", "existing")
@@ -91,6 +92,11 @@ class _Host(_Section):
     ssh: _Ssh = _Ssh()
 
 
+MAX_SERVICES = 100
+"""A front watches a file per service, each with an inotify instance of its own; Linux gives a user 128 of them
+(fs.inotify.max_user_instances)."""
+
+
 class _Inventory(_Section):
     name: Name
     provider: Literal["auto", "vagrant", "nspawn", "existing"] = "auto"
@@ -99,7 +105,7 @@ class _Inventory(_Section):
     publish: _Publish = _Publish()
     machines: _Machines = _Machines()
     ssh: _Ssh = _Ssh()
-    services: Annotated[dict[Name, _Service], Field(min_length=1)]
+    services: Annotated[dict[Name, _Service], Field(min_length=1, max_length=MAX_SERVICES)]
     hosts: Annotated[dict[Name, _Host], Field(min_length=1)]
 
 
@@ -256,13 +262,25 @@ def _cross_problems(inventory: _Inventory, root: Node | None, file: str) -> Iter
     yield from _path_problems(inventory, at)
     for section, ports in (("front", inventory.front), ("publish", inventory.publish)):
         yield from _port_problems(section, ports, at)
+    for key in ("http_port", "https_port"):
+        if getattr(inventory.front, key) == ADMIN_PORT:
+            what = f"{ADMIN_PORT} is the port of Envoy's admin interface on every host"
+            yield Problem("inventory/port-taken", what, at("front", key), hint="give the front another port")
     if not any(h.role == "edge" for h in inventory.hosts.values()):
         yield Problem("inventory/no-edge", "no host is an edge", at("hosts"), hint="give one host `role: edge`")
+
+
+SMALLEST_NETWORK = 29
+"""Prefix of a network with room for an edge and a service host beside the addresses that no machine can have."""
 
 
 def _host_problems(inventory: _Inventory, at: Any) -> Iterator[Problem]:
     network = inventory.machines.network
     made = inventory.provider != "existing"
+    if made and network.prefixlen > SMALLEST_NETWORK:
+        what, hint = f"{network} has no room for machines", f"use a network of /{SMALLEST_NETWORK} or larger"
+        yield Problem("inventory/bad-value", what, at("machines", "network"), hint=hint)
+        return
     seen: dict[IPv4Address, str] = {}
     for name, host in inventory.hosts.items():
         if (host.role is None) == (host.service is None):
@@ -303,6 +321,10 @@ def _path_problems(inventory: _Inventory, at: Any) -> Iterator[Problem]:
                 hint="give one of them another path",
             )
         seen.setdefault(service.path, name)
+        if service.path == HEALTH_PATH or {".", ".."} & set(service.path.split("/")):
+            what = f"{service.path} cannot be the path of a service"
+            hint = f"{HEALTH_PATH} is the health check's; `.` and `..` are taken out of a request's path"
+            yield Problem("inventory/bad-value", what, at("services", name, "path"), hint=hint)
 
 
 def _port_problems(section: str, ports: BaseModel, at: Any) -> Iterator[Problem]:
@@ -335,4 +357,4 @@ def _mesh(inventory: _Inventory, seed: str) -> Mesh:
     )
 
 
-__all__ = ["NAME_RULE", "PROVIDERS", "is_name", "load", "parse"]
+__all__ = ["MAX_SERVICES", "NAME_RULE", "PROVIDERS", "is_name", "load", "parse"]

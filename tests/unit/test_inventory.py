@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from envoymesh.model.inventory import load, parse
+from envoymesh.model.inventory import MAX_SERVICES, load, parse
 from envoymesh.problems import Failed
 
 SHIPPED = (Path(__file__).parents[2] / "inventory.yaml").read_text()
@@ -24,6 +24,10 @@ MISTAKES = {
     "name twice": ("service2-1:", "service1-1:", "inventory/broken-yaml", 22, "mend the line"),
     "port no number": ("http_port: 8080", "http_port: web", "inventory/bad-value", 9, "integer"),
     "port twice": ("http_port: 8080", "http_port: 8443", "inventory/port-taken", 9, "another port"),
+    "the admin port": ("https_port: 8443", "https_port: 8001", "inventory/port-taken", 9, "another port"),
+    "a network without room": ("10.77.0.0/24", "10.77.0.0/31", "inventory/bad-value", 13, "/29 or larger"),
+    "the health check's path": ("path: /service/2", "path: /healthz", "inventory/bad-value", 17, "health check's"),
+    "a path that is taken out": ("path: /service/2", "path: /a/../b", "inventory/bad-value", 17, "taken out"),
     "path twice": ("path: /service/2", "path: /service/1", "inventory/path-taken", 17, "another path"),
     "no edge": ("role: edge", "service: service1", "inventory/no-edge", 19, "role: edge"),
     "neither edge nor service": ("role: edge, ", "", "inventory/no-role", 20, "role: edge"),
@@ -70,6 +74,16 @@ def test_what_is_no_inventory_at_all_is_a_problem_too(text: str, codes: list[str
         parse(text, "inventory.yaml", seed="")
     assert [p.code for p in failed.value.problems] == codes
     assert all(p.at and p.hint for p in failed.value.problems)
+
+
+def test_more_services_than_a_front_can_watch_are_refused() -> None:
+    more = "".join(f"  s{n}: {{path: /s/{n}}}\n" for n in range(MAX_SERVICES - 2))
+    parse(SHIPPED.replace("services:\n", f"services:\n{more}"), "inventory.yaml", seed="")
+    with pytest.raises(Failed) as failed:
+        parse(SHIPPED.replace("services:\n", f"services:\n{more}  one: {{path: /one}}\n"), "inventory.yaml", seed="")
+    [problem] = failed.value.problems
+    assert (problem.code, problem.at) == ("inventory/bad-value", "inventory.yaml:15:1  services")
+    assert "at most 100" in problem.hint
 
 
 def test_a_missing_file_is_a_problem(tmp_path: Path) -> None:
