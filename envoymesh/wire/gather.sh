@@ -9,10 +9,10 @@ packed() { base64 -w0; }
 
 platform() {
     local python
-    python=$(readlink -f "$(command -v python3)")
+    python=$(readlink -f /usr/bin/python3) # the one that the units name
     case $python in
         */python3.[0-9]*) python=${python##*/python} ;;
-        *) python=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ;;
+        *) python=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ;;
     esac
     frame platform "$(uname -m)" "$(getconf GNU_LIBC_VERSION 2>/dev/null | tr -dc 0-9.)" "$python"
 }
