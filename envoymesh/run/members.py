@@ -208,8 +208,8 @@ def remove(workspace: Workspace, names: Sequence[str], notify: Notify) -> list[O
     return outcomes
 
 
-IDLE_WITHIN_S = 16
-"""Longer than a front lets a request take (templates/front/rds.yaml.j2)."""
+IDLE_WITHIN_S = 300 + 15 + 1
+"""Longer than a front lets a request take to arrive and to be answered (templates/front/lds.yaml.j2, rds.yaml.j2)."""
 
 REQUESTS = "/stats?filter=" + quote(r"^http\.ingress_http\.downstream_rq_active$")
 
@@ -220,6 +220,7 @@ def _await_idle(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> 
     deadline = time.monotonic() + IDLE_WITHIN_S
 
     def wait(host: HostName) -> None:
+        notify(Event(host, "finishes the requests that it has"))
         while re.search(r": [1-9]", read(fleet, host, (), [asked]).observed.answers[asked].body):
             if time.monotonic() > deadline:
                 return
