@@ -397,7 +397,7 @@ class Vagrant:
             at=name or str(self._inventory),
             saw=tuple(text[-10:]),
             now="it is there, wholly or in part, until the same command succeeds" if action == "destroy" else there,
-            hint=hint.format(log=self._log, local=vagrant_box.name()),
+            hint=hint.format(log=self._log, local=vagrant_box.name(), network=self._mesh.machines.network),
         )
 
     def _domain(self, name: str) -> str:
@@ -469,6 +469,12 @@ KNOWN = (
         "remove it (virsh -c qemu:///system undefine --remove-all-storage NAME), or change `name:` in inventory.yaml",
     ),
     (r"already in use by interface|address already in use", *NETWORK_TAKEN),
+    (
+        r"not within the allowed ranges",
+        "machines/network-not-allowed",
+        "VirtualBox does not allow the network {network}",
+        "echo '* {network}' | sudo tee -a /etc/vbox/networks.conf    (or change the network and all addresses)",
+    ),
     (
         r"[Bb]ox .* could not be found|could not be accessed in the remote catalog",
         "machines/no-box",

@@ -146,6 +146,17 @@ def test_the_box_to_build_is_named_as_it_will_be(maker: Vagrant, monkeypatch: py
     assert "{box: envoymesh/noble}" in problem.hint
 
 
+def test_a_network_that_virtualbox_does_not_allow_is_told_with_how_to_allow_it(maker: Vagrant) -> None:
+    said = [
+        "The IP address configured for the host-only network is not within the",
+        "allowed ranges. Please update the address used to be within the allowed",
+        "ranges and run the command again.",
+    ]
+    (problem,) = maker._failed(["up", "front-envoy"], said)
+    assert problem.code == "machines/network-not-allowed"
+    assert "echo '* 10.77.0.0/24' | sudo tee -a /etc/vbox/networks.conf" in problem.hint
+
+
 def test_a_program_to_boot_with_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda tool: None if tool == "mcopy" else f"/usr/bin/{tool}")
     monkeypatch.setattr(vagrant_box, "MBR", (Path("/nonexistent"),))
