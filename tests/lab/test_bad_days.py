@@ -21,7 +21,7 @@ from envoymesh.resources import Directory, File, Resource, Unit, Validation
 from envoymesh.run.converge import apply, read
 from envoymesh.run.provision import desired_of
 from tests.labs import eventually
-from tests.meshes import TestMesh, up
+from tests.meshes import TestMesh, document, up
 
 PUSHED = "rm -rf /var/lib/envoymesh/artifacts"
 """What makes a host receive everything bulky once more."""
@@ -81,6 +81,27 @@ def test_a_wrong_argument_is_one_error_with_the_way_out(
 def test_an_unknown_flag_or_task_suggests_the_nearest(lab: TestMesh) -> None:
     assert "Did you mean `--limit`?" in lab.run("plan", "--limt", "x", code=1).stderr
     assert "Did you mean `provision`?" in lab.run("provison", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("add-service-host", "service1", "--count", "many"), "not a number: 'many'"),
+        (("scale",), "'scale' did not receive required positional arguments: 'target'"),
+        (("exec", "front-envoy"), "'exec' did not receive required positional arguments: 'command'"),
+    ],
+)
+def test_an_argument_that_is_missing_or_no_number_is_told_in_one_line(
+    lab: TestMesh, words: tuple[str, ...], said: str
+) -> None:
+    assert lab.run(*words, code=1).stderr.strip() == said
+
+
+def test_what_stops_a_command_is_json_when_that_was_asked_for(lab: TestMesh) -> None:
+    for task in ("plan", "provision", "check"):
+        said = document(lab.run(task, "--json", "--limit", "nope", code=1).stdout)
+        assert (said["version"], said["exit_code"]) == (1, 1)
+        assert [problem["code"] for problem in said["problems"]] == ["inventory/unknown-limit"]
 
 
 def test_a_taken_port_is_told_before_anything_is_made(tmp_path: Path) -> None:
