@@ -77,9 +77,12 @@ class TestMesh:
         return done
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start a task and return it while it runs, its error output as a pipe."""
+        """Start a task as a terminal would, and return it while it runs, its error output as a pipe.
+
+        Where the tests run in the background of a shell, they ignore Ctrl-C, and so would the task.
+        """
         return subprocess.Popen(
-            self.argv(*words),
+            ["env", "--default-signal=INT", *self.argv(*words)],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
