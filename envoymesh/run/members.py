@@ -279,6 +279,8 @@ def _left_over(outcome: Outcome, host: Host) -> Outcome:
 def scale(workspace: Workspace, service: ServiceName, count: int, notify: Notify) -> list[Outcome]:
     """Bring a service to `count` hosts; the last ones of the inventory go first.
 
+    Where it has so many already, what a command that was cut off did not do for them is done.
+
     Raises:
         Failed: `count` is below one, or as `add` and `remove`.
     """
@@ -287,4 +289,7 @@ def scale(workspace: Workspace, service: ServiceName, count: int, notify: Notify
         return add(workspace, service, next_hosts(workspace, service, count - len(hosts)), notify)
     if count < len(hosts):
         return remove(workspace, [h.name for h in hosts[count:]], notify)
-    return [Outcome(h.name, OutcomeKind.UNCHANGED) for h in hosts]
+    outcomes = provision(workspace, [*hosts, *workspace.mesh.edges], notify)
+    if all(o.problem is None for o in outcomes):
+        await_healthy(workspace, hosts, notify)
+    return outcomes
