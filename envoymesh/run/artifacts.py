@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,8 +37,12 @@ class Blob:
     sha256: str
 
 
-def blob_for(source: Source, platform: Platform, cache: Path) -> Blob:
+def blob_for(
+    source: Source, platform: Platform, cache: Path, tell: Callable[[str], None] = lambda phrase: None
+) -> Blob:
     """Return the bytes of `source` for `platform`, fetched once and then found in `cache`.
+
+    `tell` is given a phrase before something is fetched.
 
     Raises:
         Failed: the platform cannot run it; it cannot be fetched; it is not what its digest says.
@@ -48,7 +52,14 @@ def blob_for(source: Source, platform: Platform, cache: Path) -> Blob:
         return kept
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / f"{digest}.lock"):
-        return _kept(folder, digest) or _keep(_packed(source, platform, folder), folder, digest)
+        if (kept := _kept(folder, digest)) is not None:
+            return kept
+        match source:
+            case EnvoyBinary(version=version):
+                tell(f"fetching Envoy {version}")
+            case PythonPackages():
+                tell("fetching the application's packages")
+        return _keep(_packed(source, platform, folder), folder, digest)
 
 
 def _kept(folder: Path, digest: str) -> Blob | None:

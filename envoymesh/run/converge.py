@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from envoymesh.events import Event, Notify, Outcome, OutcomeKind, failed_outcome
@@ -10,7 +11,7 @@ from envoymesh.plan.change import HostPlan
 from envoymesh.plan.observed import Observed
 from envoymesh.plan.planner import plan_for
 from envoymesh.problems import Failed, Problem, counted
-from envoymesh.resources import Artifact, Platform, Resource
+from envoymesh.resources import Artifact, Resource
 from envoymesh.run.artifacts import blob_for
 from envoymesh.run.fleet import Fleet
 from envoymesh.wire.apply import APPLY_SCRIPT, Call, Parcel, Payload, payload_for
@@ -68,7 +69,7 @@ def apply(fleet: Fleet, reading: Reading, cache: Path, notify: Notify) -> Outcom
     """
     plan = reading.plan
     while plan.changes:
-        payload = payload_for(plan, dict(_parcels(plan, reading.observed.platform, cache)))
+        payload = payload_for(plan, dict(_parcels(reading, cache, notify)))
         bulk = f", {payload.size_bytes / 1e6:.0f} MB to send" if payload.size_bytes > 1e6 else ""
         notify(Event(plan.host, counted(len(plan.changes), "change") + bulk))
         lines = _executed(fleet, payload, notify)
@@ -132,11 +133,12 @@ def apply_all(fleet: Fleet, readings: Iterable[Reading], cache: Path, notify: No
     return [failed_outcome(h, r) if isinstance(r, Problem) else r for h, r in results.items()]
 
 
-def _parcels(plan: HostPlan, platform: Platform, cache: Path) -> Iterator[tuple[str, Parcel]]:
+def _parcels(reading: Reading, cache: Path, notify: Notify) -> Iterator[tuple[str, Parcel]]:
+    plan, platform = reading.plan, reading.observed.platform
     for change in plan.changes:
         if isinstance(change.resource, Artifact):
-            blob = blob_for(change.resource.source, platform, cache)
-            yield change.address, Parcel(blob.size, blob.sha256, lambda path=blob.path: _slices(path))  # type: ignore[misc]
+            blob = blob_for(change.resource.source, platform, cache, lambda text: notify(Event(plan.host, text)))
+            yield change.address, Parcel(blob.size, blob.sha256, partial(_slices, blob.path))
 
 
 def _slices(path: Path) -> Iterator[bytes]:

@@ -31,9 +31,10 @@ def test_the_application_has_packages_for_every_python_and_machine(machine: str,
 
 
 def test_a_download_with_another_digest_is_refused(tmp_path: Path) -> None:
-    wrong = "idna==3.20 --hash=sha256:" + "0" * 64
+    wrong, told = "idna==3.20 --hash=sha256:" + "0" * 64, list[str]()
     with pytest.raises(Failed) as failed:
-        blob_for(PythonPackages(wrong), Platform("x86_64", (2, 36), (3, 11)), tmp_path)
+        blob_for(PythonPackages(wrong), Platform("x86_64", (2, 36), (3, 11)), tmp_path, told.append)
+    assert told == ["fetching the application's packages"]
     assert failed.value.problems[0].code == "artifact/digest-mismatch"
     assert not list(tmp_path.rglob("*.gz"))
 
