@@ -10,19 +10,22 @@ from roles.service import UNIT as APP_UNIT
 
 def resources(host: Host, mesh: Mesh, service: Service) -> list[Resource]:
     """Return the sidecar of `host`, which runs `service`."""
+    process = sidecar(mesh, service)
     clusters = render("sidecar/cds.yaml.j2", app_port=APP_PORT)
+    routes = render("sidecar/rds.yaml.j2", service=service, health_path=HEALTH_PATH)
     listeners = render(
         "sidecar/lds.yaml.j2",
-        service=service,
+        folder=process.folder,
         address=host.address,
         sidecar_port=SIDECAR_PORT,
         health_path=HEALTH_PATH,
     )
     files = [
         Xds("cds.yaml", clusters, "cluster_manager.cds.version_text"),
+        Xds("rds.yaml", routes, "http.ingress_http.rds.local_route.version_text"),
         Xds("lds.yaml", listeners, "listener_manager.lds.version_text"),
     ]
-    return process_resources(sidecar(mesh, service), host, mesh, files)
+    return process_resources(process, host, mesh, files)
 
 
 def sidecar(mesh: Mesh, service: Service) -> Process:
