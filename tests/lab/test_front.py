@@ -50,6 +50,18 @@ def test_a_sidecar_lets_through_its_own_service_and_the_health_check_alone(lab: 
         assert lab.on("front-envoy", asked).strip() == str(code)
 
 
+def test_a_service_that_is_given_another_path_answers_there_at_once(lab: TestMesh) -> None:
+    before = lab.inventory.read_text()
+    lab.inventory.write_text(before.replace("/service/2", "/service/two"))
+    try:
+        lab.run("provision")
+        assert (curl(lab, "/service/two"), curl(lab, "/service/2")) == ("200", "404")
+    finally:
+        lab.inventory.write_text(before)
+        lab.run("provision")
+    assert (curl(lab, "/service/two"), curl(lab, "/service/2")) == ("404", "200")
+
+
 @pytest.mark.parametrize("how", ["restart", "kill --signal=KILL"])
 def test_no_request_is_lost_when_the_only_application_restarts(lab: TestMesh, how: str) -> None:
     with load(lab, "GET", "POST") as answers:
