@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -202,9 +202,10 @@ def relay(target: int, drops: int) -> Iterator[int]:
 
 
 def carry(source: socket.socket, sink: socket.socket) -> None:
-    while data := source.recv(65536):
-        sink.sendall(data)
-    sink.shutdown(socket.SHUT_WR)
+    with suppress(OSError):  # either end may be gone before it is told that the other one is
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
 
 
 def test_paramiko_prints_nothing(shared_server: Sshd, known_hosts: Path, capfd: pytest.CaptureFixture[str]) -> None:
