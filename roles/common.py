@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 
 from envoymesh.model.mesh import Host, Mesh
@@ -134,15 +135,20 @@ def _validation(process: Process, mesh: Mesh, config: Sequence[File], guards: Se
 
     Its unit names that Envoy, so another release does not start either before it has accepted the configuration.
     """
-    *files, bootstrap = config
-    static = static_bootstrap(parsed(bootstrap.content.decode()), {f.path: parsed(f.content.decode()) for f in files})
     return Validation(
         name=process.name,
         command=(envoy_path(mesh), "--mode", "validate", "-c", "{staged}"),
-        content=json.dumps(static, indent=1).encode(),
+        content=partial(_static, config),
         user=process.user,
         guards=frozenset(r.address for r in guards if isinstance(r, File)),
     )
+
+
+def _static(config: Sequence[File]) -> bytes:
+    """Return the last of these files, the bootstrap, with all that it would read from the others."""
+    *files, bootstrap = (parsed(f.content.decode()) for f in config)
+    paths = (f.path for f in config)
+    return json.dumps(static_bootstrap(bootstrap, dict(zip(paths, files, strict=False))), indent=1).encode()
 
 
 def _unit(process: Process, host: Host, mesh: Mesh, bootstrap: str, stats: dict[str, str]) -> list[Resource]:

@@ -129,7 +129,7 @@ def _validations(plan: HostPlan) -> Iterator[Call]:
     changed = {c.address for c in plan.changes}
     for validation in plan.desired:
         if isinstance(validation, Validation) and not changed.isdisjoint(validation.guards):
-            content = File("", validation.content)
+            content = File("", validation.content())
             words = (
                 "validate",
                 validation.user,

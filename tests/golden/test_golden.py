@@ -64,7 +64,7 @@ def test_what_is_rendered_is_what_is_expected(case: Path, pytestconfig: pytest.C
 def test_envoy_accepts_what_is_rendered(case: Path, validate: Validate) -> None:
     text = (case / "inventory.yaml").read_text()
     for host, resources in desired_of(text).items():
-        judged = validate(validation_of(resources).content, mesh_of(text).envoy_version)
+        judged = validate(validation_of(resources).content(), mesh_of(text).envoy_version)
         assert judged.returncode == 0, f"{host}: {judged.stderr[-2000:]}"
         said = [line for line in judged.stderr.splitlines() if "][warning]" in line or "][error]" in line]
         assert not said, f"{host}: deprecated or dubious"

@@ -187,13 +187,19 @@ def test_a_full_disk_replaces_nothing_and_the_old_serves_on(lab: TestMesh) -> No
 def test_a_configuration_that_envoy_refuses_replaces_nothing(lab: TestMesh) -> None:
     workspace = lab.workspace
     [resources] = desired_of(workspace, workspace.mesh.edges).values()
-    broken = tuple(
-        replace(r, content=r.content.replace(b"ROUND_ROBIN", b"ROUND_ROBBER"))
-        if isinstance(r, Validation) or (isinstance(r, File) and r.path.endswith("cds.yaml"))
-        else r
-        for r in resources
-    )
-    assert broken != tuple(resources)
+
+    def misspelled(content: bytes) -> bytes:
+        assert b"ROUND_ROBIN" in content
+        return content.replace(b"ROUND_ROBIN", b"ROUND_ROBBER")
+
+    def broken_of(resource: Resource) -> Resource:
+        if isinstance(resource, Validation):
+            return replace(resource, content=lambda: misspelled(resource.content()))
+        if isinstance(resource, File) and resource.path.endswith("cds.yaml"):
+            return replace(resource, content=misspelled(resource.content))
+        return resource
+
+    broken = tuple(map(broken_of, resources))
     with workspace.fleet(workspace.mesh.edges) as fleet:
         reading = read(fleet, HostName("front-envoy"), broken)
         assert reading.plan.changes

@@ -28,7 +28,7 @@ PLATFORM = Platform("x86_64", (2, 36), (3, 11))
 CONFIG = File("/etc/x/lds.yaml", b"one\ntwo\n", group="x", mode=0o640)
 TREE = Artifact("/opt/app", Tree({"a.py": b"pass\n"}))
 UNIT = Unit("x.service", "s1", Probe(8001, "/ready", {"lds.version_text": "abc"}))
-CHECKED = Validation("x", ("true",), b"", "x", frozenset({CONFIG.address}))
+CHECKED = Validation("x", ("true",), bytes, "x", frozenset({CONFIG.address}))
 DESIRED: tuple[Resource, ...] = (User("x"), Directory("/etc/x"), TREE, CONFIG, CHECKED, UNIT)
 CONVERGED = Observed(
     platform=PLATFORM,

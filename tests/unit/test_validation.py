@@ -56,7 +56,7 @@ def test_a_reference_to_no_file_is_an_error(name: str) -> None:
 def test_nothing_that_is_rendered_is_left_out() -> None:
     """Each string of each file must be in what is validated, but for those that name the file or its kind."""
     for resources in desired_of().values():
-        content = json.loads(validation_of(resources).content)
+        content = json.loads(validation_of(resources).content())
         validated = set(strings(content))
         guarded = {
             f.path: parsed(f.content.decode()) for f in files_of(resources).values() if "/etc/envoymesh" in f.path
