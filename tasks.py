@@ -14,6 +14,7 @@ suggest_on_parse_errors()
 INVENTORY = "path of the inventory"
 PROVIDER = "vagrant, nspawn or existing; otherwise what made the machines, else the inventory's choice"
 LIMIT = "hosts, services, `edge` or globs, separated by commas, such as 'service1,front-*'"
+MESSAGE = "what it is for: kept on the hosts, and shown by `history`"
 JSON = "print one JSON document instead of text"
 HOST = "name of the host"
 
@@ -70,8 +71,10 @@ def plan(c: Context, limit: str = "", json: bool = False, inventory: str = "inve
     return work("plan", inventory, limit, json=json)
 
 
-@command(limit=LIMIT, json=JSON, inventory=INVENTORY)
-def provision(c: Context, limit: str = "", json: bool = False, inventory: str = "inventory.yaml") -> partial[int]:
+@command(limit=LIMIT, message=MESSAGE, json=JSON, inventory=INVENTORY)
+def provision(
+    c: Context, limit: str = "", message: str = "", json: bool = False, inventory: str = "inventory.yaml"
+) -> partial[int]:
     """Make all hosts as the inventory says, in parallel.
 
     A host that is so already is only read.
@@ -80,7 +83,48 @@ def provision(c: Context, limit: str = "", json: bool = False, inventory: str = 
 
     Example: ./mesh provision --limit 'front-*'
     """
-    return work("provision", inventory, limit, json=json)
+    return work("provision", inventory, limit, message, json=json)
+
+
+@command(limit=LIMIT, json=JSON, inventory=INVENTORY)
+def history(c: Context, limit: str = "", json: bool = False, inventory: str = "inventory.yaml") -> partial[int]:
+    """Show what earlier runs made of the hosts: when, who, why, what.
+
+    A host keeps its last five states.
+
+    Exit code 0: all were read, 4: a host is out of reach, 1: a problem.
+
+    Example: ./mesh history --limit front-envoy
+    """
+    return work("history", inventory, limit, json=json)
+
+
+@command(
+    limit=LIMIT,
+    to="the name of a run, as `history` shows it; otherwise the state before the last run",
+    message=MESSAGE,
+    json=JSON,
+    inventory=INVENTORY,
+)
+def rollback(  # noqa: PLR0913, PLR0917 - one parameter for each flag
+    c: Context,
+    limit: str = "",
+    to: str = "",
+    message: str = "",
+    json: bool = False,
+    inventory: str = "inventory.yaml",
+) -> partial[int]:
+    """Make the hosts as they were before the last run, or as another run left them.
+
+    The inventory stays as it is: `plan` shows what it would change again, `provision` changes it.
+
+    Exit code 0: done, 1: a host failed, 4: a host is out of reach.
+
+    Example: ./mesh rollback
+
+    Example: ./mesh rollback --limit service1 --to 20260131T094502Z-3fa9
+    """
+    return work("rollback", inventory, limit, to, message, json=json)
 
 
 @command(limit=LIMIT, json=JSON, inventory=INVENTORY)

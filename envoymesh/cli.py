@@ -10,9 +10,11 @@ from envoymesh.machines.vagrant_box import build
 from envoymesh.model.mesh import Host
 from envoymesh.problems import ExitCode, Failed, Problem, refused_file
 from envoymesh.report.findings import check_json, check_text
+from envoymesh.report.history import history_json, history_text
 from envoymesh.report.status import status_json, status_text
 from envoymesh.report.terminal import Terminal, outcomes_json, problems_json, say
 from envoymesh.run import check as checks
+from envoymesh.run import history as histories
 from envoymesh.run import lifecycle, members, remote
 from envoymesh.run import provision as provisioning
 from envoymesh.run import status as statuses
@@ -48,7 +50,7 @@ def guarded(body: Callable[[], ExitCode], *, json: bool = False) -> ExitCode:
 def up(inventory: str, provider: str) -> ExitCode:
     """Make machines, provision, check, and show what to try."""
     terminal = Terminal()
-    with _writing(inventory, provider) as workspace:
+    with _writing(inventory, provider, message="up") as workspace:
         terminal.line(f"provider {workspace.provider.name}: {workspace.why}")
         lifecycle.make_machines(workspace, terminal.notify)
         code = _show(provisioning.provision(workspace, _all(workspace), terminal.notify))
@@ -73,7 +75,7 @@ def _try_lines(workspace: Workspace) -> str:
 def down(inventory: str) -> ExitCode:
     """Destroy the machines that were made."""
     terminal = Terminal()
-    with _writing(inventory) as workspace:
+    with _writing(inventory, message="down") as workspace:
         gone = lifecycle.down(workspace, terminal.notify)
     terminal.line(f"gone: {', '.join(gone)}" if gone else "there was nothing to destroy")
     return ExitCode.DONE
@@ -91,12 +93,36 @@ def plan(inventory: str, limit: str, *, json: bool) -> ExitCode:
     return code
 
 
-def provision(inventory: str, limit: str, *, json: bool) -> ExitCode:
+def provision(inventory: str, limit: str, message: str, *, json: bool) -> ExitCode:
     """Make hosts as desired."""
-    with _writing(inventory) as workspace:
+    with _writing(inventory, message=message or "provision") as workspace:
         hosts = limited(workspace.mesh, limit)
         outcomes = provisioning.provision(workspace, hosts, Terminal(quiet=json).notify)
     return _show(outcomes, json=json)
+
+
+def history(inventory: str, limit: str, *, json: bool) -> ExitCode:
+    """Show what runs have made of hosts."""
+    workspace = _workspace(inventory)
+    kept = histories.history(workspace, limited(workspace.mesh, limit))
+    known = {host: k for host, k in kept.items() if not isinstance(k, Problem)}
+    problems = [k for k in kept.values() if isinstance(k, Problem)]
+    code = max((p.exit_code for p in problems), key=_SEVERITY.index, default=ExitCode.DONE)
+    say((history_json(known, problems, code) if json else history_text(known)) + "\n")
+    if not json:
+        Terminal().problems(problems)
+    return code
+
+
+_SEVERITY = (ExitCode.DONE, ExitCode.UNREACHABLE, ExitCode.PROBLEM)
+
+
+def rollback(inventory: str, limit: str, to: str, message: str, *, json: bool) -> ExitCode:
+    """Make hosts as an earlier run left them."""
+    why = message or (f"rollback to {to}" if to else "rollback")
+    with _writing(inventory, message=why) as workspace:
+        hosts = limited(workspace.mesh, limit)
+        return _show(histories.rollback(workspace, hosts, to, Terminal(quiet=json).notify), json=json)
 
 
 def check(inventory: str, limit: str, *, json: bool) -> ExitCode:
@@ -115,7 +141,7 @@ def status(inventory: str, *, json: bool) -> ExitCode:
 
 def add_service_host(inventory: str, service: str, count: int, existing: tuple[str, str] | None) -> ExitCode:
     """Add hosts to a service: `count` new ones, or the `existing` one (name, address)."""
-    with _writing(inventory) as workspace:
+    with _writing(inventory, message=f"add-service-host {service}") as workspace:
         name = members.service_named(workspace.mesh, service)
         new = [members.named_host(workspace, *existing)] if existing else members.next_hosts(workspace, name, count)
         return _show(members.add(workspace, name, new, Terminal().notify))
@@ -123,13 +149,13 @@ def add_service_host(inventory: str, service: str, count: int, existing: tuple[s
 
 def remove_service_host(inventory: str, host: str) -> ExitCode:
     """Take a host out of its service."""
-    with _writing(inventory) as workspace:
+    with _writing(inventory, message=f"remove-service-host {host}") as workspace:
         return _show(members.remove(workspace, [host], Terminal().notify))
 
 
 def scale(inventory: str, target: str) -> ExitCode:
     """Bring a service to a number of hosts."""
-    with _writing(inventory) as workspace:
+    with _writing(inventory, message=f"scale {target}") as workspace:
         service, count = members.scale_target(workspace.mesh, target)
         return _show(members.scale(workspace, service, count, Terminal().notify))
 
@@ -164,15 +190,15 @@ def vagrant_box() -> ExitCode:
     return ExitCode.DONE
 
 
-def _workspace(inventory: str, provider: str = "") -> Workspace:
-    return open_workspace(Path(inventory), provider)
+def _workspace(inventory: str, provider: str = "", message: str = "") -> Workspace:
+    return open_workspace(Path(inventory), provider, message)
 
 
 @contextmanager
-def _writing(inventory: str, provider: str = "") -> Iterator[Workspace]:
+def _writing(inventory: str, provider: str = "", *, message: str) -> Iterator[Workspace]:
     """Give the workspace of an inventory once no other command on this box changes its mesh."""
     with only_writer(Path(inventory)):
-        yield _workspace(inventory, provider)
+        yield _workspace(inventory, provider, message)
 
 
 def _all(workspace: Workspace) -> Sequence[Host]:

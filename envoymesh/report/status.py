@@ -1,32 +1,21 @@
 """The state of every host: a table for people, JSON for programs."""
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from envoymesh.findings import HostStatus, State
+from envoymesh.report.table import table
 
-WIDTH = 100
 _WORST_FIRST = list(State)
 
 
 def status_text(rows: Sequence[HostStatus]) -> str:
     """Return a table of at most 100 columns, the worst hosts first, and a line for each thing that is wrong."""
     ordered = sorted(rows, key=lambda r: _WORST_FIRST.index(r.state))
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    for title in ("HOST", "ROLE", "ADDRESS", "STATE", "ACTIVE", "ENVOY", "XDS", "HEALTHY", "CERT"):
-        table.add_column(title, overflow="fold")
-    for row in ordered:
-        table.add_row(*_cells(row))
-    buffer = io.StringIO()
-    Console(file=buffer, width=WIDTH, color_system=None, highlight=False, markup=False).print(table)
-    lines = [line.rstrip() for line in buffer.getvalue().splitlines()]
-    return "\n".join([*lines, *_notes(ordered), summary(rows)])
+    titles = ("HOST", "ROLE", "ADDRESS", "STATE", "ACTIVE", "ENVOY", "XDS", "HEALTHY", "CERT")
+    return "\n".join([*table(titles, map(_cells, ordered)), *_notes(ordered), summary(rows)])
 
 
 def _cells(row: HostStatus) -> list[str]:

@@ -14,6 +14,7 @@ from envoymesh.problems import Failed, Problem, counted
 from envoymesh.resources import Artifact, Resource
 from envoymesh.run.artifacts import blob_for
 from envoymesh.run.fleet import Fleet
+from envoymesh.run.workspace import Workspace
 from envoymesh.wire.apply import APPLY_SCRIPT, Call, Parcel, Payload, payload_for
 from envoymesh.wire.frames import Frame, frame_from, frames_from
 from envoymesh.wire.gather import Asked, Dial, gather_script, observed_from
@@ -59,7 +60,7 @@ def read_all(fleet: Fleet, desired: Desired, asked: Asked = ()) -> dict[HostName
     return fleet.each(desired, lambda host: read(fleet, host, desired[host], asked))
 
 
-def apply(fleet: Fleet, reading: Reading, cache: Path, notify: Notify) -> Outcome:
+def apply(fleet: Fleet, reading: Reading, workspace: Workspace, notify: Notify) -> Outcome:
     """Make the plan of a reading true, in one execution; nothing is executed where nothing changes.
 
     A host on which another apply was at work meanwhile is read once more.
@@ -69,7 +70,7 @@ def apply(fleet: Fleet, reading: Reading, cache: Path, notify: Notify) -> Outcom
     """
     plan = reading.plan
     while plan.changes:
-        payload = payload_for(plan, dict(_parcels(reading, cache, notify)))
+        payload = payload_for(plan, workspace.run, dict(_parcels(reading, workspace.cache, notify)))
         bulk = f", {payload.size_bytes / 1e6:.0f} MB to send" if payload.size_bytes > 1e6 else ""
         notify(Event(plan.host, counted(len(plan.changes), "change") + bulk))
         lines = _executed(fleet, payload, notify)
@@ -119,12 +120,12 @@ def _call_of(payload: Payload, frame: Frame | None) -> Call | None:
     return payload.calls[int(frame.fields[-1 if frame.kind == "at" else 1])]
 
 
-def apply_all(fleet: Fleet, readings: Iterable[Reading], cache: Path, notify: Notify) -> list[Outcome]:
+def apply_all(fleet: Fleet, readings: Iterable[Reading], workspace: Workspace, notify: Notify) -> list[Outcome]:
     """Apply the plans of `readings`, all at once."""
     by_host = {r.plan.host: r for r in readings}
 
     def work(host: HostName) -> Outcome:
-        outcome = apply(fleet, by_host[host], cache, notify)
+        outcome = apply(fleet, by_host[host], workspace, notify)
         if outcome.kind is OutcomeKind.CHANGED:
             notify(Event(host, "done"))
         return outcome

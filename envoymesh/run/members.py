@@ -257,7 +257,7 @@ def _stopped(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> lis
     with workspace.fleet(hosts) as fleet:
         readings = read_all(fleet, {h.name: () for h in hosts})
         outcomes = [failed_outcome(h, r) for h, r in readings.items() if isinstance(r, Problem)]
-        outcomes += apply_all(fleet, (r for r in readings.values() if isinstance(r, Reading)), workspace.cache, notify)
+        outcomes += apply_all(fleet, (r for r in readings.values() if isinstance(r, Reading)), workspace, notify)
     return [_left_over(o, workspace.mesh.hosts[o.host]) for o in outcomes]
 
 

@@ -36,20 +36,21 @@ def _planned(host: HostName, reading: Reading | Problem) -> Outcome:
 def provision(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> list[Outcome]:
     """Make `hosts` as desired; one that fails or is out of reach does not stop the others."""
     with workspace.fleet(hosts) as fleet:
-        return converge(workspace, fleet, hosts, notify)
+        notify(Event("", f"reading {counted(len(hosts), 'host')}"))
+        outcomes = converge(workspace, fleet, desired_of(workspace, hosts), notify)
+    return [outcomes[h.name] for h in hosts]
 
 
-def converge(workspace: Workspace, fleet: Fleet, hosts: Sequence[Host], notify: Notify) -> list[Outcome]:
-    """Make `hosts` as desired over connections that may be open already.
+def converge(workspace: Workspace, fleet: Fleet, wanted: Desired, notify: Notify) -> dict[HostName, Outcome]:
+    """Make the hosts of `wanted` so, over connections that may be open already.
 
     Service hosts come before edges, so that no front learns of an endpoint before it serves.
     """
-    notify(Event("", f"reading {counted(len(hosts), 'host')}"))
-    readings = read_all(fleet, desired_of(workspace, hosts))
+    readings = read_all(fleet, wanted)
     outcomes = {h: failed_outcome(h, r) for h, r in readings.items() if isinstance(r, Problem)}
     for wave in (False, True):
         ready = [
             r for r in readings.values() if isinstance(r, Reading) and workspace.mesh.hosts[r.plan.host].is_edge is wave
         ]
-        outcomes |= {o.host: o for o in apply_all(fleet, ready, workspace.cache, notify)}
-    return [outcomes[host.name] for host in hosts]
+        outcomes |= {o.host: o for o in apply_all(fleet, ready, workspace, notify)}
+    return outcomes

@@ -1,10 +1,14 @@
 """Workspace: one inventory, the provider of its hosts, and the folders that belong to it."""
 
 import fcntl
+import getpass
 import os
+import secrets
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from envoymesh.machines.nspawn import Nspawn
 from envoymesh.machines.vagrant import Vagrant, accelerated
 from envoymesh.model.inventory import PROVIDERS, load, parse
 from envoymesh.model.mesh import Host, HostName, Mesh
+from envoymesh.plan.generation import Run
 from envoymesh.problems import Failed, Problem, did_you_mean
 from envoymesh.run.fleet import Fleet
 
@@ -26,13 +31,14 @@ Edit = Callable[[str], str]
 class Workspace:
     """One inventory and all that belongs to it.
 
-    `why` tells in words how the provider was chosen.
+    `why` tells in words how the provider was chosen, `run` by whom and for what the tool was started.
     """
 
     inventory: Path
     mesh: Mesh
     provider: Provider
     why: str
+    run: Run
 
     @property
     def state_dir(self) -> Path:
@@ -152,12 +158,13 @@ def _held(pid: str) -> Problem:
     )
 
 
-def open_workspace(inventory: Path, provider: str = "") -> Workspace:
+def open_workspace(inventory: Path, provider: str = "", message: str = "") -> Workspace:
     """Return the workspace of an inventory file.
 
     Args:
         inventory: path of inventory.yaml.
         provider: what to use instead of what made the machines that exist, or of the inventory's choice.
+        message: what this run is for, kept on the hosts that it changes.
 
     Raises:
         Failed: the inventory's problems; an unknown provider; machines that another provider made, or that were made
@@ -183,7 +190,14 @@ def open_workspace(inventory: Path, provider: str = "") -> Workspace:
                 hint=f"./mesh down    then: ./mesh up --provider {chosen}",
             )
         )
-    return Workspace(inventory, mesh, _provider(chosen, mesh, inventory), why)
+    return Workspace(inventory, mesh, _provider(chosen, mesh, inventory), why, _new_run(message))
+
+
+def _new_run(message: str) -> Run:
+    """Return a run that begins now; its name sorts by time and is not another's who began in the same second."""
+    now = datetime.now(UTC)
+    who = f"{getpass.getuser()}@{socket.gethostname()}"
+    return Run(now, f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}", who, message)
 
 
 def made(inventory: Path) -> tuple[str, str]:

@@ -1,12 +1,15 @@
 """Apply: from a host's plan to the script and the stream that carry it out, and what came of it."""
 
+import hashlib
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
 from envoymesh.plan.change import Action, Change, HostPlan
+from envoymesh.plan.generation import Run
 from envoymesh.resources import Artifact, Directory, File, Unit, User, Validation
+from envoymesh.wire.generation import KEPT, about, encoded
 
 APPLY_SCRIPT = (files("envoymesh.wire") / "apply.sh").read_text(encoding="utf-8")
 """The bash text of every apply; what it shall do comes on its standard input."""
@@ -68,17 +71,18 @@ class Payload:
                 yield from call.parcel.read()
 
 
-def payload_for(plan: HostPlan, parcels: Mapping[str, Parcel]) -> Payload:
+def payload_for(plan: HostPlan, run: Run, parcels: Mapping[str, Parcel]) -> Payload:
     """Return the steps of a plan that has changes.
 
     Args:
         plan: a host's plan.
+        run: what the host keeps with what it is made to have.
         parcels: the content of each artifact that the plan creates or updates, by address.
     """
-    return Payload(plan.host, tuple(_calls(plan, parcels)))
+    return Payload(plan.host, tuple(_calls(plan, run, parcels)))
 
 
-def _calls(plan: HostPlan, parcels: Mapping[str, Parcel]) -> Iterator[Call]:
+def _calls(plan: HostPlan, run: Run, parcels: Mapping[str, Parcel]) -> Iterator[Call]:
     """Yield the steps: what harms nobody, validation, what goes live, what is waited for, what goes."""
     changed = [c for c in plan.changes if c.resource is not None]
     deleted = [c for c in plan.changes if c.action is Action.DELETE]
@@ -88,6 +92,11 @@ def _calls(plan: HostPlan, parcels: Mapping[str, Parcel]) -> Iterator[Call]:
     for change in changed:
         yield from _preparation(change, plan, parcels)
     yield from _validations(plan)
+    if plan.manifest:
+        content = encoded(plan.desired)
+        parcel = parcel_of(content, hashlib.sha256(content).hexdigest())
+        words = ("generation", str(parcel.size), parcel.sha256, about(run, plan.changes))
+        yield Call(words, "host:generation", "apply/not-stored", parcel)
     yield Call(("commit",), "host:files", "apply/failed")
     yield from (_deletion(c) for c in deleted if c.address.startswith("unit:"))
     yield from _unit_calls(plan)
@@ -95,6 +104,8 @@ def _calls(plan: HostPlan, parcels: Mapping[str, Parcel]) -> Iterator[Call]:
     yield from (_deletion(c) for c in deleted if not c.address.startswith("unit:"))
     if any(c.address.startswith(f"file:{UNIT_FOLDER}") for c in deleted):
         yield Call(("reload",), "host:systemd", "apply/failed")
+    if plan.manifest:
+        yield Call(("keep", str(KEPT)), "host:generation", "apply/failed")
     last = ("remember", *plan.manifest) if plan.manifest else ("forget",)
     yield Call(last, "host:manifest", "apply/failed")
 

@@ -130,6 +130,25 @@ is_directory() { [ -d "$1" ] && [ ! -L "$1" ]; }
 # remember ADDRESS...: what an apply manages, so that a later one can remove what is no longer asked for.
 remember() { printf '%s\0' "$@" >"$KEPT/.manifest" && sync "$KEPT/.manifest" && mv -f -T "$KEPT/.manifest" "$KEPT/manifest"; }
 
+# generation SIZE SHA256 ABOUT: what the host is to have, and why.
+generation() {
+    local new=$KEPT/generations/new
+    rm -rf -- "$new" && STAGED+=("$new") && mkdir -p "$new" && printf %s "$3" >"$new/about" || return
+    receive "$1" "$2" "$new/desired" && sync "$new"/*
+}
+
+# keep COUNT: what the host has now becomes its newest generation, one of COUNT that are kept.
+keep() {
+    local kept=$KEPT/generations numbers last
+    mapfile -t numbers < <(cd "$kept" && printf '%s\n' [0-9]* | grep -x '[0-9]*' | sort -n)
+    last=${numbers[*]: -1}
+    mv -T -- "$kept/new" "$kept/$((${last:-0} + 1))" || return
+    while [ ${#numbers[@]} -ge "$1" ]; do
+        rm -rf -- "${kept:?}/${numbers[0]}" || return
+        numbers=("${numbers[@]:1}")
+    done
+}
+
 # rename_again PATH...: Envoy reads a file when it is replaced by a rename, and then only.
 rename_again() {
     local path new

@@ -21,7 +21,8 @@ from envoymesh.wire.frames import Frame, frames_from
 Asked = Sequence[tuple[int, str]]
 Dial = Sequence[tuple[str, int]]
 
-_LIBRARY = (files("envoymesh.wire") / "gather.sh").read_text(encoding="utf-8")
+LIBRARY = (files("envoymesh.wire") / "gather.sh").read_text(encoding="utf-8")
+"""The bash functions that read a host; what is to be read comes after them."""
 
 
 def gather_script(resources: Sequence[Resource], asked: Asked = (), dial: Dial = ()) -> str:
@@ -45,7 +46,7 @@ def gather_script(resources: Sequence[Resource], asked: Asked = (), dial: Dial =
         *(["dial", str(i), address, str(port)] for i, (address, port) in enumerate(dial)),
     ]
     asking = (call for call in calls if len(call) > 1)
-    return _LIBRARY + "".join(
+    return LIBRARY + "".join(
         f"{shlex.join(call)}\n" for call in (["platform"], ["manifest"], *asking, ["frame", "end"])
     )
 

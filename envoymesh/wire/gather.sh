@@ -94,3 +94,14 @@ dial() {
     frame dial "$1" $?
 }
 
+# generations: what is known of each that is kept.
+generations() {
+    local kept
+    for kept in "$KEPT"/generations/[0-9]*; do
+        [ ! -d "$kept" ] || frame generation "${kept##*/}" "$(packed <"$kept/about")"
+    done
+    frame end
+}
+
+# generation NUMBER: what the host had.
+generation() { frame content "$(packed <"$KEPT/generations/$1/desired")"; }

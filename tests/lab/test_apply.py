@@ -35,7 +35,7 @@ class Managed:
         """Apply, and do something between reading and changing."""
         reading = read(self.fleet, HOST, (*self.kept, *more))
         after()
-        return apply(self.fleet, reading, self.lab.workspace.cache, self._tell)
+        return apply(self.fleet, reading, self.lab.workspace, self._tell)
 
     def refused(self, *more: Resource) -> Problem:
         """Return the problem of an apply that must fail."""

@@ -204,7 +204,7 @@ def test_a_configuration_that_envoy_refuses_replaces_nothing(lab: TestMesh) -> N
         reading = read(fleet, HostName("front-envoy"), broken)
         assert reading.plan.changes
         with pytest.raises(Failed) as failed:
-            apply(fleet, reading, workspace.cache, lambda event: None)
+            apply(fleet, reading, workspace, lambda event: None)
     [told] = failed.value.problems
     assert told.code == "envoy/refused"
     assert "ROUND_ROBBER" in "\n".join(told.saw)
@@ -228,7 +228,7 @@ def test_a_unit_that_does_not_become_ready_puts_everything_back(lab: TestMesh) -
     with workspace.fleet(workspace.mesh.edges) as fleet:
         reading = read(fleet, HostName("front-envoy"), (*changed, new))
         with pytest.raises(Failed) as failed:
-            apply(fleet, reading, workspace.cache, lambda event: None)
+            apply(fleet, reading, workspace, lambda event: None)
     [told] = failed.value.problems
     assert told.code == "unit/not-started"
     assert "was put back" in told.now
@@ -259,10 +259,10 @@ def test_any_path_and_any_content_survive_the_wire(lab: TestMesh) -> None:
     kept = tuple(desired_of(workspace, workspace.mesh.edges)[edge])
     with workspace.fleet(workspace.mesh.edges) as fleet:
         first = read(fleet, edge, (*kept, *resources))
-        assert apply(fleet, first, workspace.cache, lambda event: None).kind is OutcomeKind.CHANGED
+        assert apply(fleet, first, workspace, lambda event: None).kind is OutcomeKind.CHANGED
         assert read(fleet, edge, (*kept, *resources)).plan.changes == ()
         last = read(fleet, edge, kept)
-        apply(fleet, last, workspace.cache, lambda event: None)
+        apply(fleet, last, workspace, lambda event: None)
     assert lab.on("front-envoy", "find / -xdev -name hit -o -path '/etc/a b*'") == ""
     lab.run("plan")
 

@@ -1,17 +1,20 @@
 """The wire: frames among noise, and what an apply's output means."""
 
 import base64
+from datetime import UTC, datetime
 
 import pytest
 
 from envoymesh.model.mesh import HostName
 from envoymesh.plan.change import Action, Change, HostPlan
+from envoymesh.plan.generation import Run
 from envoymesh.problems import Failed
 from envoymesh.resources import Directory, File
 from envoymesh.run.converge import apply_problem
 from envoymesh.wire.apply import payload_for
 from envoymesh.wire.frames import MARK, frames_from
 from envoymesh.wire.gather import gather_script, http_answer, observed_from
+from envoymesh.wire.generation import encoded
 
 NASTY = "/etc/a b'\"$(reboot)`id`;&|\\é"
 FILE = File(NASTY, b"\x00\xff" * 300)
@@ -19,7 +22,8 @@ PLAN = HostPlan(
     HostName("web"), "7.1", (Change(FILE.address, Action.CREATE, "", resource=FILE),), (FILE.address,), (FILE,), {}
 )
 
-PAYLOAD = payload_for(PLAN, {})
+RUN = Run(datetime(2026, 1, 31, 9, 45, 2, tzinfo=UTC), "20260131T094502Z-3fa9", "me@box", NASTY)
+PAYLOAD = payload_for(PLAN, RUN, {})
 STAGE = next(i for i, call in enumerate(PAYLOAD.calls) if call.verb == "stage")
 
 
@@ -65,7 +69,7 @@ def test_the_stream_announces_its_calls_and_ends_with_the_content() -> None:
     length, rest = stream.split(b"\n", 1)
     calls, content = rest[: int(length)], rest[int(length) :]
     assert calls.endswith(b"finish done")
-    assert content == FILE.content
+    assert content == FILE.content + encoded((FILE,))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,46 @@
+"""Generations: what one apply made of a host, told to people and found again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from envoymesh.model.mesh import HostName
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """A run of the tool that changes hosts: when by the clock of the operator's box (UTC), its name, who and why."""
+
+    at: datetime
+    name: str
+    who: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a host has had since one run; `number` counts on each host, `changes` says what was done to get there."""
+
+    number: int
+    run: Run
+    changes: tuple[str, ...]
+
+
+def last_run(generations: Mapping[HostName, Sequence[Generation]]) -> Run | None:
+    """Return the last run that changed one of the hosts; their generations are in order."""
+    return max((kept[-1].run for kept in generations.values() if kept), default=None)
+
+
+def run_named(generations: Mapping[HostName, Sequence[Generation]], name: str) -> Run | None:
+    """Return the run of that name, if a host still has it."""
+    return next((g.run for kept in generations.values() for g in kept if g.run.name == name), None)
+
+
+def before(kept: Sequence[Generation], run: Run) -> Generation | None:
+    """Return the generation that a host had before `run`, None if it had none or keeps it no more."""
+    return next((g for g in reversed(kept) if g.run < run), None)
+
+
+def after(kept: Sequence[Generation], run: Run) -> Generation | None:
+    """Return the generation that a host had once `run` had ended, None if it had none or keeps it no more."""
+    return next((g for g in reversed(kept) if g.run <= run), None)

@@ -1,0 +1,100 @@
+"""History: what hosts were made to have, run by run, and back to it."""
+
+from collections.abc import Mapping, Sequence
+
+from envoymesh.events import Event, Notify, Outcome, OutcomeKind, failed_outcome
+from envoymesh.model.mesh import Host, HostName
+from envoymesh.plan.generation import Generation, Run, after, before, last_run, run_named
+from envoymesh.problems import Failed, Problem, counted, did_you_mean
+from envoymesh.resources import Resource
+from envoymesh.run.converge import GATHER_TIMEOUT_S
+from envoymesh.run.fleet import Fleet
+from envoymesh.run.provision import converge
+from envoymesh.run.workspace import Workspace
+from envoymesh.wire.generation import HISTORY_SCRIPT, content_from, content_script, generations_from
+
+History = Mapping[HostName, tuple[Generation, ...] | Problem]
+"""What each host keeps, oldest first, or why that is not known."""
+
+
+def history(workspace: Workspace, hosts: Sequence[Host]) -> History:
+    """Return the generations that `hosts` keep."""
+    with workspace.fleet(hosts) as fleet:
+        return _history(fleet, hosts)
+
+
+def _history(fleet: Fleet, hosts: Sequence[Host]) -> History:
+    def read(host: HostName) -> tuple[Generation, ...]:
+        return generations_from(host, _lines(fleet, host, HISTORY_SCRIPT))
+
+    return fleet.each([h.name for h in hosts], read)
+
+
+def _lines(fleet: Fleet, host: HostName, script: str) -> list[str]:
+    executed = fleet.session(host).exec(script, timeout_s=GATHER_TIMEOUT_S)
+    return executed.stdout.decode(errors="replace").split("\n")
+
+
+def rollback(workspace: Workspace, hosts: Sequence[Host], to: str, notify: Notify) -> list[Outcome]:
+    """Make `hosts` as they were before the last run that changed one of them, or as a run left them.
+
+    Service hosts come before edges. A host that the last run has not changed stays as it is, and so does one that
+    keeps nothing that old, with a problem.
+
+    Args:
+        workspace: the mesh.
+        hosts: whom it may concern.
+        to: the name of a run; empty for the state before the last one.
+        notify: takes what happens.
+
+    Raises:
+        Failed: no host keeps anything, or nothing of that run.
+    """
+    with workspace.fleet(hosts) as fleet:
+        notify(Event("", f"reading what {counted(len(hosts), 'host')} had"))
+        kept = _history(fleet, hosts)
+        known = {h: k for h, k in kept.items() if not isinstance(k, Problem)}
+        run = _run(known, to)
+        choose = after if to else before
+        wanted = {h: choose(generations, run) for h, generations in known.items() if generations}
+        outcomes = {h: failed_outcome(h, k) for h, k in kept.items() if isinstance(k, Problem)}
+        outcomes |= {h: failed_outcome(h, _nothing_that_old(h, run)) for h in known if wanted.get(h) is None}
+        outcomes |= {h: Outcome(h, OutcomeKind.UNCHANGED) for h, g in wanted.items() if g is known[h][-1]}
+        numbers = {h: g.number for h, g in wanted.items() if g is not None and h not in outcomes}
+        contents = fleet.each(numbers, lambda h: _content(fleet, h, numbers[h]))
+        outcomes |= {h: failed_outcome(h, c) for h, c in contents.items() if isinstance(c, Problem)}
+        desired = {h: c for h, c in contents.items() if not isinstance(c, Problem)}
+        outcomes |= converge(workspace, fleet, desired, notify)
+    return [outcomes[h.name] for h in hosts]
+
+
+def _content(fleet: Fleet, host: HostName, number: int) -> tuple[Resource, ...]:
+    return content_from(host, number, _lines(fleet, host, content_script(number)))
+
+
+def _run(kept: Mapping[HostName, Sequence[Generation]], name: str) -> Run:
+    found = run_named(kept, name) if name else last_run(kept)
+    if found is not None:
+        return found
+    names = sorted({g.run.name for generations in kept.values() for g in generations})
+    what = f"no host keeps anything of a run `{name}`" if name else "no host keeps what an earlier run made of it"
+    raise Failed(
+        Problem(
+            code="history/unknown-run",
+            what=what,
+            at="rollback --to" if name else "rollback",
+            saw=(f"runs: {', '.join(names) or 'none'}",),
+            now="nothing was changed",
+            hint=did_you_mean(name, names) or "./mesh history",
+        )
+    )
+
+
+def _nothing_that_old(host: HostName, run: Run) -> Problem:
+    return Problem(
+        code="history/nothing-older",
+        what=f"`{host}` keeps nothing from before {run.name}",
+        at=host,
+        now=f"{host}: nothing was changed",
+        hint=f"see what it keeps: ./mesh history --limit {host}",
+    )
