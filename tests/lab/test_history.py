@@ -45,7 +45,7 @@ def test_a_good_change_is_rolled_back_and_forth_and_the_history_tells(moved: Tes
     assert "update file:/etc/envoymesh/front/rds.yaml" in last["hosts"]["front-envoy"]["changes"]
 
     done = moved.run("rollback")
-    assert done.stdout.splitlines()[-1] == "2 changed, 1 unchanged"
+    assert done.stdout.splitlines()[-1] == "1 unchanged, 2 changed"
     assert answers(moved) == (200, 404)
     assert "/service/two" in moved.run("plan", code=2).stdout, "the inventory is as it was"
     assert runs(moved)[0]["why"] == "rollback"
