@@ -58,7 +58,7 @@ def rollback(workspace: Workspace, hosts: Sequence[Host], to: str, notify: Notif
         choose = after if to else before
         wanted = {h: choose(generations, run) for h, generations in known.items() if generations}
         outcomes = {h: failed_outcome(h, k) for h, k in kept.items() if isinstance(k, Problem)}
-        outcomes |= {h: failed_outcome(h, _nothing_that_old(h, run)) for h in known if wanted.get(h) is None}
+        outcomes |= {h: failed_outcome(h, _nothing_older(h, k)) for h, k in known.items() if wanted.get(h) is None}
         outcomes |= {h: Outcome(h, OutcomeKind.UNCHANGED) for h, g in wanted.items() if g is known[h][-1]}
         numbers = {h: g.number for h, g in wanted.items() if g is not None and h not in outcomes}
         contents = fleet.each(numbers, lambda h: _content(fleet, h, numbers[h]))
@@ -90,11 +90,9 @@ def _run(kept: Mapping[HostName, Sequence[Generation]], name: str) -> Run:
     )
 
 
-def _nothing_that_old(host: HostName, run: Run) -> Problem:
-    return Problem(
-        code="history/nothing-older",
-        what=f"`{host}` keeps nothing from before {run.name}",
-        at=host,
-        now=f"{host}: nothing was changed",
-        hint=f"see what it keeps: ./mesh history --limit {host}",
-    )
+def _nothing_older(host: HostName, kept: Sequence[Generation]) -> Problem:
+    what, hint = f"`{host}` keeps nothing that old", f"see what it keeps: ./mesh history --limit {host}"
+    if kept and kept[0].number == 1:
+        what = f"`{host}` had nothing before {kept[0].run.name}: that run set it up"
+        hint = f"./mesh remove-service-host {host}    or go forward again: ./mesh provision"
+    return Problem("history/nothing-older", what, host, now=f"{host}: nothing was changed", hint=hint)

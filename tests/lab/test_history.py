@@ -103,5 +103,5 @@ def test_a_host_without_anything_older_stays_as_it_is(lab: TestMesh) -> None:
     lab.on("service2-1", "rm /etc/envoymesh/sidecar/cds.yaml")
     lab.run("provision", "--limit", "service2")
     done = lab.run("rollback", "--limit", "service2", code=1)
-    assert "problem history/nothing-older: `service2-1` keeps nothing" in done.stderr
+    assert "problem history/nothing-older: `service2-1` had nothing before" in done.stderr
     lab.run("plan")
