@@ -71,19 +71,36 @@ def plan(c: Context, limit: str = "", json: bool = False, inventory: str = "inve
     return work("plan", inventory, limit, json=json)
 
 
-@command(limit=LIMIT, message=MESSAGE, json=JSON, inventory=INVENTORY)
-def provision(
-    c: Context, limit: str = "", message: str = "", json: bool = False, inventory: str = "inventory.yaml"
+@command(
+    limit=LIMIT,
+    message=MESSAGE,
+    max_parallel="hosts of a service that change at a time, a number or a share such as 25%",
+    canary="hosts that change before all others",
+    max_failed="hosts that may fail before no other one is begun",
+    json=JSON,
+    inventory=INVENTORY,
+)
+def provision(  # noqa: PLR0913, PLR0917 - one parameter for each flag
+    c: Context,
+    limit: str = "",
+    message: str = "",
+    max_parallel: str = "",
+    canary: str = "",
+    max_failed: str = "",
+    json: bool = False,
+    inventory: str = "inventory.yaml",
 ) -> partial[int]:
-    """Make all hosts as the inventory says, in parallel.
+    """Make all hosts as the inventory says.
 
-    A host that is so already is only read.
+    A host that is so already is only read. Hosts that serve change in batches, as `rollout` in the
+    inventory says; one that is not healthy afterwards, as the front sees it, gets back what it had.
 
     Exit code 0: done, 1: a host failed, 4: a host is out of reach.
 
     Example: ./mesh provision --limit 'front-*'
     """
-    return work("provision", inventory, limit, message, json=json)
+    rollout = {"max_parallel": max_parallel, "canary": canary, "max_failed": max_failed}
+    return work("provision", inventory, limit, message, rollout, json=json)
 
 
 @command(limit=LIMIT, json=JSON, inventory=INVENTORY)

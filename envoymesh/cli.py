@@ -1,12 +1,14 @@
 """What each task does: a request to the engine, its answer to text or JSON, and an exit code."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from envoymesh.events import Event, Outcome, exit_code_of
 from envoymesh.machines.vagrant_box import build
+from envoymesh.model.inventory import rollout_with
 from envoymesh.model.mesh import Host
 from envoymesh.problems import ExitCode, Failed, Problem, refused_file
 from envoymesh.report.findings import check_json, check_text
@@ -18,6 +20,7 @@ from envoymesh.run import history as histories
 from envoymesh.run import lifecycle, members, remote
 from envoymesh.run import provision as provisioning
 from envoymesh.run import status as statuses
+from envoymesh.run.health import await_healthy
 from envoymesh.run.workspace import Workspace, host_named, limited, only_writer, open_workspace
 
 INTERRUPTED = Problem(
@@ -55,7 +58,7 @@ def up(inventory: str, provider: str) -> ExitCode:
         lifecycle.make_machines(workspace, terminal.notify)
         code = _show(provisioning.provision(workspace, _all(workspace), terminal.notify))
     if code is ExitCode.DONE:
-        members.await_healthy(workspace, [h for h in _all(workspace) if h.service], terminal.notify)
+        await_healthy(workspace, [h for h in _all(workspace) if h.service], terminal.notify)
         code = _check(workspace, _all(workspace), json=False)
     if code is ExitCode.DONE:
         terminal.line("\n" + _try_lines(workspace))
@@ -93,10 +96,11 @@ def plan(inventory: str, limit: str, *, json: bool) -> ExitCode:
     return code
 
 
-def provision(inventory: str, limit: str, message: str, *, json: bool) -> ExitCode:
+def provision(inventory: str, limit: str, message: str, rollout: Mapping[str, str], *, json: bool) -> ExitCode:
     """Make hosts as desired."""
-    with _writing(inventory, message=message or "provision") as workspace:
-        hosts = limited(workspace.mesh, limit)
+    with _writing(inventory, message=message or "provision") as written:
+        mesh = replace(written.mesh, rollout=rollout_with(written.mesh.rollout, rollout))
+        workspace, hosts = replace(written, mesh=mesh), limited(mesh, limit)
         outcomes = provisioning.provision(workspace, hosts, Terminal(quiet=json).notify)
     return _show(outcomes, json=json)
 

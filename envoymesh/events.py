@@ -16,6 +16,7 @@ class OutcomeKind(StrEnum):
     CHANGED = "changed"
     FAILED = "failed"
     UNREACHABLE = "unreachable"
+    NOT_STARTED = "not started"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,6 @@ def failed_outcome(host: HostName, problem: Problem) -> Outcome:
 def exit_code_of(outcomes: Sequence[Outcome]) -> ExitCode:
     """Return the exit code of a run that changed hosts: a failed host counts before one out of reach."""
     kinds = {o.kind for o in outcomes}
-    if OutcomeKind.FAILED in kinds:
+    if kinds & {OutcomeKind.FAILED, OutcomeKind.NOT_STARTED}:
         return ExitCode.PROBLEM
     return ExitCode.UNREACHABLE if OutcomeKind.UNREACHABLE in kinds else ExitCode.DONE

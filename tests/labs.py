@@ -17,6 +17,7 @@ from envoymesh.model.mesh import (
     MachineSettings,
     Mesh,
     Publish,
+    Rollout,
     Service,
     ServiceName,
     SshSettings,
@@ -45,6 +46,7 @@ def small_mesh(service_hosts: int = 1, *, network: str = "10.97.0.0/24") -> Mesh
         certificate_names=(),
         publish=Publish(*free_ports(3)),
         machines=MachineSettings(subnet, box="debian/bookworm64", memory_mib=512, cpus=1),
+        rollout=Rollout(),
         services={service: Service(service, "/service/1")},
         hosts={host.name: host for host in (edge, *others)},
     )

@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ from envoymesh.model.mesh import (
     MachineSettings,
     Mesh,
     Publish,
+    Rollout,
     Service,
     ServiceName,
     SshSettings,
@@ -72,6 +74,15 @@ class _Machines(_Section):
     cpus: Annotated[int, Field(ge=1)] = 1
 
 
+Share = Annotated[str, Field(pattern=r"^([1-9][0-9]?|100)%$")]
+
+
+class _Rollout(_Section):
+    max_parallel: Annotated[int, Field(ge=1)] | Share = "25%"
+    canary: Annotated[int, Field(ge=0)] = 1
+    max_failed: Annotated[int, Field(ge=0)] = 0
+
+
 class _Ssh(_Section):
     address: SshAddress | None = None
     port: Port | None = None
@@ -104,6 +115,7 @@ class _Inventory(_Section):
     front: _Front = _Front()
     publish: _Publish = _Publish()
     machines: _Machines = _Machines()
+    rollout: _Rollout = _Rollout()
     ssh: _Ssh = _Ssh()
     services: Annotated[dict[Name, _Service], Field(min_length=1, max_length=MAX_SERVICES)]
     hosts: Annotated[dict[Name, _Host], Field(min_length=1)]
@@ -153,6 +165,24 @@ def parse(text: str, file: str, *, seed: str) -> Mesh:
     if problems:
         raise Failed(*problems)
     return _mesh(inventory, seed)
+
+
+def rollout_with(rollout: Rollout, settings: Mapping[str, str]) -> Rollout:
+    """Return a rollout with some of its settings as they are given on a command line; empty ones stay.
+
+    Raises:
+        Failed: one of them is not what the inventory could have.
+    """
+    given = {name: text for name, text in settings.items() if text}
+    try:
+        return Rollout(**dict(_Rollout.model_validate({**asdict(rollout), **given})))
+    except ValidationError as errors:
+        raise Failed(*(_bad_flag(str(e["loc"][0]), e) for e in errors.errors())) from None
+
+
+def _bad_flag(name: str, error: ErrorDetails) -> Problem:
+    flag, what = f"--{name.replace('_', '-')}", f"`{error['input']}` is not a valid value for `{name}`"
+    return Problem("task/bad-argument", what, flag, now="nothing was changed", hint=_expectation(error))
 
 
 def is_name(text: str) -> bool:
@@ -216,6 +246,7 @@ def _settings_at(location: Sequence[str | int]) -> list[str]:
         "front": _Front,
         "publish": _Publish,
         "machines": _Machines,
+        "rollout": _Rollout,
         "ssh": _Ssh,
     }
     entries: dict[str, type[BaseModel]] = {"services": _Service, "hosts": _Host}
@@ -352,9 +383,10 @@ def _mesh(inventory: _Inventory, seed: str) -> Mesh:
         certificate_names=inventory.front.certificate_names,
         publish=Publish(**inventory.publish.model_dump()),
         machines=MachineSettings(**dict(inventory.machines)),
+        rollout=Rollout(**dict(inventory.rollout)),
         services={ServiceName(n): Service(ServiceName(n), s.path) for n, s in inventory.services.items()},
         hosts={HostName(n): host(n, h) for n, h in inventory.hosts.items()},
     )
 
 
-__all__ = ["MAX_SERVICES", "NAME_RULE", "PROVIDERS", "is_name", "load", "parse"]
+__all__ = ["MAX_SERVICES", "NAME_RULE", "PROVIDERS", "is_name", "load", "parse", "rollout_with"]

@@ -50,6 +50,21 @@ class Publish:
 
 
 @dataclass(frozen=True)
+class Rollout:
+    """How a change reaches hosts that serve; the names are those of Nomad's `update` block.
+
+    Attributes:
+        max_parallel: how many hosts of a service change at a time, a number or a share (`25%`) of all that it has.
+        canary: how many hosts change before all others.
+        max_failed: how many hosts may fail before no other one is begun.
+    """
+
+    max_parallel: int | str = "25%"
+    canary: int = 1
+    max_failed: int = 0
+
+
+@dataclass(frozen=True)
 class Service:
     """A service: `path` is the path segment prefix that the front routes to it (`/service/1`)."""
 
@@ -97,6 +112,7 @@ class Mesh:
     certificate_names: tuple[str, ...]
     publish: Publish
     machines: MachineSettings
+    rollout: Rollout
     services: Mapping[ServiceName, Service]
     hosts: Mapping[HostName, Host]
 

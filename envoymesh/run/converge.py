@@ -60,17 +60,18 @@ def read_all(fleet: Fleet, desired: Desired, asked: Asked = ()) -> dict[HostName
     return fleet.each(desired, lambda host: read(fleet, host, desired[host], asked))
 
 
-def apply(fleet: Fleet, reading: Reading, workspace: Workspace, notify: Notify) -> Outcome:
+def apply(fleet: Fleet, reading: Reading, workspace: Workspace, notify: Notify, *, takes_back: bool = False) -> Outcome:
     """Make the plan of a reading true, in one execution; nothing is executed where nothing changes.
 
-    A host on which another apply was at work meanwhile is read once more.
+    A host on which another apply was at work meanwhile is read once more. What takes the last change back is no
+    generation of its own: the host forgets the one that it has.
 
     Raises:
         Failed: the host was lost, refused, or put back what it had begun; the problem says which.
     """
-    plan = reading.plan
+    plan, run = reading.plan, None if takes_back else workspace.run
     while plan.changes:
-        payload = payload_for(plan, workspace.run, dict(_parcels(reading, workspace.cache, notify)))
+        payload = payload_for(plan, run, dict(_parcels(reading, workspace.cache, notify)))
         bulk = f", {payload.size_bytes / 1e6:.0f} MB to send" if payload.size_bytes > 1e6 else ""
         notify(Event(plan.host, counted(len(plan.changes), "change") + bulk))
         lines = _executed(fleet, payload, notify)

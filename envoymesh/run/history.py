@@ -6,33 +6,15 @@ from envoymesh.events import Event, Notify, Outcome, OutcomeKind, failed_outcome
 from envoymesh.model.mesh import Host, HostName
 from envoymesh.plan.generation import Generation, Run, after, before, last_run, run_named
 from envoymesh.problems import Failed, Problem, counted, did_you_mean
-from envoymesh.resources import Resource
-from envoymesh.run.converge import GATHER_TIMEOUT_S
-from envoymesh.run.fleet import Fleet
+from envoymesh.run.generations import History, had, history_of
 from envoymesh.run.provision import converge
 from envoymesh.run.workspace import Workspace
-from envoymesh.wire.generation import HISTORY_SCRIPT, content_from, content_script, generations_from
-
-History = Mapping[HostName, tuple[Generation, ...] | Problem]
-"""What each host keeps, oldest first, or why that is not known."""
 
 
 def history(workspace: Workspace, hosts: Sequence[Host]) -> History:
     """Return the generations that `hosts` keep."""
     with workspace.fleet(hosts) as fleet:
-        return _history(fleet, hosts)
-
-
-def _history(fleet: Fleet, hosts: Sequence[Host]) -> History:
-    def read(host: HostName) -> tuple[Generation, ...]:
-        return generations_from(host, _lines(fleet, host, HISTORY_SCRIPT))
-
-    return fleet.each([h.name for h in hosts], read)
-
-
-def _lines(fleet: Fleet, host: HostName, script: str) -> list[str]:
-    executed = fleet.session(host).exec(script, timeout_s=GATHER_TIMEOUT_S)
-    return executed.stdout.decode(errors="replace").split("\n")
+        return history_of(fleet, [h.name for h in hosts])
 
 
 def rollback(workspace: Workspace, hosts: Sequence[Host], to: str, notify: Notify) -> list[Outcome]:
@@ -50,9 +32,9 @@ def rollback(workspace: Workspace, hosts: Sequence[Host], to: str, notify: Notif
     Raises:
         Failed: no host keeps anything, or nothing of that run.
     """
-    with workspace.fleet(hosts) as fleet:
+    with workspace.fleet([*hosts, *(e for e in workspace.mesh.edges if e not in hosts)]) as fleet:
         notify(Event("", f"reading what {counted(len(hosts), 'host')} had"))
-        kept = _history(fleet, hosts)
+        kept = history_of(fleet, [h.name for h in hosts])
         known = {h: k for h, k in kept.items() if not isinstance(k, Problem)}
         run = _run(known, to)
         choose = after if to else before
@@ -61,15 +43,11 @@ def rollback(workspace: Workspace, hosts: Sequence[Host], to: str, notify: Notif
         outcomes |= {h: failed_outcome(h, _nothing_older(h, k)) for h, k in known.items() if wanted.get(h) is None}
         outcomes |= {h: Outcome(h, OutcomeKind.UNCHANGED) for h, g in wanted.items() if g is known[h][-1]}
         numbers = {h: g.number for h, g in wanted.items() if g is not None and h not in outcomes}
-        contents = fleet.each(numbers, lambda h: _content(fleet, h, numbers[h]))
+        contents = fleet.each(numbers, lambda h: had(fleet, h, numbers[h]))
         outcomes |= {h: failed_outcome(h, c) for h, c in contents.items() if isinstance(c, Problem)}
         desired = {h: c for h, c in contents.items() if not isinstance(c, Problem)}
         outcomes |= converge(workspace, fleet, desired, notify)
     return [outcomes[h.name] for h in hosts]
-
-
-def _content(fleet: Fleet, host: HostName, number: int) -> tuple[Resource, ...]:
-    return content_from(host, number, _lines(fleet, host, content_script(number)))
 
 
 def _run(kept: Mapping[HostName, Sequence[Generation]], name: str) -> Run:

@@ -13,10 +13,9 @@ from envoymesh.model.edit import new_addresses, new_names, with_host, without_ho
 from envoymesh.model.inventory import NAME_RULE, is_name
 from envoymesh.model.mesh import Host, HostName, Mesh, ServiceName
 from envoymesh.model.ports import ADMIN_PORT
-from envoymesh.plan.observed import Observed
 from envoymesh.problems import Failed, Problem, did_you_mean, listed
-from envoymesh.run import envoy
 from envoymesh.run.converge import Reading, apply_all, read, read_all
+from envoymesh.run.health import await_healthy
 from envoymesh.run.provision import provision
 from envoymesh.run.workspace import Workspace, host_named
 
@@ -119,49 +118,6 @@ def add(workspace: Workspace, service: ServiceName, new: Sequence[NewHost], noti
     if all(o.problem is None for o in outcomes):
         await_healthy(larger, hosts, notify)
     return outcomes
-
-
-def await_healthy(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> None:
-    """Wait until every front has found all these service hosts healthy, so that they get requests.
-
-    Raises:
-        Failed: a front still finds one unhealthy after 15 s, or cannot be asked.
-    """
-    asked = (ADMIN_PORT, envoy.CLUSTERS)
-    with workspace.fleet(workspace.mesh.edges) as fleet:
-        for edge in workspace.mesh.edges:
-            notify(Event(edge.name, f"waits until {_named(hosts)} healthy"))
-            deadline = time.monotonic() + HEALTHY_WITHIN_S
-            while ailing := _ailing(hosts, read(fleet, edge.name, (), [asked]).observed):
-                if time.monotonic() > deadline:
-                    raise Failed(_not_healthy(edge, ailing))
-                time.sleep(0.1)
-
-
-HEALTHY_WITHIN_S = 15
-
-
-def _named(hosts: Sequence[Host]) -> str:
-    names = [h.name for h in hosts]
-    return f"{listed(names)} {'is' if len(names) == 1 else 'are'}" if len(names) < 4 else f"{len(names)} members are"
-
-
-def _ailing(hosts: Sequence[Host], observed: Observed) -> list[str]:
-    """Return, for each service host that a front sends nothing to, why."""
-    health = envoy.health(observed)
-    reasons = {h.name: health.get((h.service or "", str(h.address)), "it is no member") for h in hosts}
-    return [f"{name}: {reason}" for name, reason in reasons.items() if reason]
-
-
-def _not_healthy(edge: Host, ailing: Sequence[str]) -> Problem:
-    return Problem(
-        code="members/not-healthy",
-        what=f"`{edge.name}` does not find all members healthy within {HEALTHY_WITHIN_S} s",
-        at=f"{edge.name}  its clusters",
-        saw=tuple(ailing),
-        now="all hosts were provisioned; a front sends nothing to a member until it finds it healthy",
-        hint="./mesh check",
-    )
 
 
 def _made_ready(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> list[Outcome]:

@@ -7,8 +7,9 @@ from envoymesh.certificates import front_secrets
 from envoymesh.events import Event, Notify, Outcome, OutcomeKind, failed_outcome
 from envoymesh.model.mesh import Host, HostName
 from envoymesh.problems import Problem, counted
-from envoymesh.run.converge import Desired, Reading, apply_all, read_all
+from envoymesh.run.converge import Desired, Reading, read_all
 from envoymesh.run.fleet import Fleet
+from envoymesh.run.rollout import roll_out
 from envoymesh.run.workspace import Workspace
 from roles import desired
 
@@ -34,23 +35,18 @@ def _planned(host: HostName, reading: Reading | Problem) -> Outcome:
 
 
 def provision(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> list[Outcome]:
-    """Make `hosts` as desired; one that fails or is out of reach does not stop the others."""
-    with workspace.fleet(hosts) as fleet:
+    """Make `hosts` as desired, in batches; one that is out of reach does not stop the others.
+
+    The fronts are asked how they find their members, whether they are among `hosts` or not.
+    """
+    with workspace.fleet([*hosts, *(e for e in workspace.mesh.edges if e not in hosts)]) as fleet:
         notify(Event("", f"reading {counted(len(hosts), 'host')}"))
         outcomes = converge(workspace, fleet, desired_of(workspace, hosts), notify)
     return [outcomes[h.name] for h in hosts]
 
 
 def converge(workspace: Workspace, fleet: Fleet, wanted: Desired, notify: Notify) -> dict[HostName, Outcome]:
-    """Make the hosts of `wanted` so, over connections that may be open already.
-
-    Service hosts come before edges, so that no front learns of an endpoint before it serves.
-    """
+    """Make the hosts of `wanted` so, over connections that may be open already."""
     readings = read_all(fleet, wanted)
     outcomes = {h: failed_outcome(h, r) for h, r in readings.items() if isinstance(r, Problem)}
-    for wave in (False, True):
-        ready = [
-            r for r in readings.values() if isinstance(r, Reading) and workspace.mesh.hosts[r.plan.host].is_edge is wave
-        ]
-        outcomes |= {o.host: o for o in apply_all(fleet, ready, workspace, notify)}
-    return outcomes
+    return outcomes | roll_out(workspace, fleet, {h: r for h, r in readings.items() if isinstance(r, Reading)}, notify)

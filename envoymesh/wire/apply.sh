@@ -140,13 +140,22 @@ generation() {
 # keep COUNT: what the host has now becomes its newest generation, one of COUNT that are kept.
 keep() {
     local kept=$KEPT/generations numbers last
-    mapfile -t numbers < <(cd "$kept" && printf '%s\n' [0-9]* | grep -x '[0-9]*' | sort -n)
+    mapfile -t numbers < <(numbered)
     last=${numbers[*]: -1}
     mv -T -- "$kept/new" "$kept/$((${last:-0} + 1))" || return
     while [ ${#numbers[@]} -ge "$1" ]; do
         rm -rf -- "${kept:?}/${numbers[0]}" || return
         numbers=("${numbers[@]:1}")
     done
+}
+
+numbered() { (cd "$KEPT/generations" && printf '%s\n' [0-9]* | grep -x '[0-9]*' | sort -n); }
+
+# drop: the newest generation was no good, and the host has what it had before it.
+drop() {
+    local last
+    last=$(numbered | tail -n 1)
+    [ -z "$last" ] || rm -rf -- "$KEPT/generations/$last"
 }
 
 # rename_again PATH...: Envoy reads a file when it is replaced by a rename, and then only.

@@ -1,0 +1,56 @@
+"""Rollout: in which order hosts change, so that a bad change meets few of them. Pure."""
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import zip_longest
+
+from envoymesh.model.mesh import Host, HostName, Mesh, Rollout, ServiceName
+
+
+def batches(mesh: Mesh, changing: Collection[HostName], serving: Collection[HostName]) -> Iterator[list[HostName]]:
+    """Yield the hosts of `changing` in batches, each to be well before the next begins.
+
+    Service hosts come before edges, so that no front learns of an endpoint before it serves. Hosts that serve nobody
+    yet come first, all at once. Of those that do, first the canaries, then up to `max_parallel` of each service at a
+    time; edges one by one.
+
+    Args:
+        mesh: the inventory, whose order it is.
+        changing: hosts that have something to change.
+        serving: hosts that were provisioned before.
+    """
+    yield from (batch for batch in _batches(mesh, changing, serving) if batch)
+
+
+def _batches(mesh: Mesh, changing: Collection[HostName], serving: Collection[HostName]) -> Iterator[list[HostName]]:
+    fresh = [h for h in mesh.hosts.values() if h.name in changing and h.name not in serving]
+    others = [h for h in mesh.hosts.values() if h.name in changing and h.name in serving and not h.is_edge]
+    yield [h.name for h in fresh if not h.is_edge]
+    canaries, rest = others[: mesh.rollout.canary], others[mesh.rollout.canary :]
+    yield [h.name for h in canaries]
+    slices = [_slices(of, size_of(mesh.rollout, len(mesh.hosts_of(service)))) for service, of in _by_service(rest)]
+    for together in zip_longest(*slices, fillvalue=()):
+        yield [h.name for part in together for h in part]
+    yield [h.name for h in fresh if h.is_edge]
+    yield from ([edge.name] for edge in mesh.edges if edge.name in changing and edge.name in serving)
+
+
+def _by_service(hosts: Sequence[Host]) -> list[tuple[ServiceName, list[Host]]]:
+    found: dict[ServiceName, list[Host]] = {}
+    for host in hosts:
+        if host.service is not None:
+            found.setdefault(host.service, []).append(host)
+    return list(found.items())
+
+
+def _slices(hosts: Sequence[Host], size: int) -> list[Sequence[Host]]:
+    return [hosts[start : start + size] for start in range(0, len(hosts), size)]
+
+
+def size_of(rollout: Rollout, total: int) -> int:
+    """Return how many hosts of a service with `total` may change at a time: at least one."""
+    if isinstance(rollout.max_parallel, int):
+        return rollout.max_parallel
+    return max(1, total * int(rollout.max_parallel.removesuffix("%")) // 100)
+
+
+__all__ = ["batches", "size_of"]

@@ -1,0 +1,42 @@
+"""What hosts keep of earlier runs, read from them."""
+
+from collections.abc import Mapping, Sequence
+
+from envoymesh.model.mesh import HostName
+from envoymesh.plan.generation import Generation
+from envoymesh.problems import Problem
+from envoymesh.resources import Resource
+from envoymesh.run.converge import GATHER_TIMEOUT_S
+from envoymesh.run.fleet import Fleet
+from envoymesh.wire.generation import HISTORY_SCRIPT, content_from, content_script, generations_from
+
+History = Mapping[HostName, tuple[Generation, ...] | Problem]
+"""What each host keeps, oldest first, or why that is not known."""
+
+
+def kept_by(fleet: Fleet, host: HostName) -> tuple[Generation, ...]:
+    """Return the generations that a host keeps, oldest first.
+
+    Raises:
+        Failed: the host is out of reach, or its answer makes no sense.
+    """
+    return generations_from(host, _lines(fleet, host, HISTORY_SCRIPT))
+
+
+def had(fleet: Fleet, host: HostName, number: int) -> tuple[Resource, ...]:
+    """Return what a host had as its generation `number`.
+
+    Raises:
+        Failed: the host is out of reach, or what it keeps is damaged.
+    """
+    return content_from(host, number, _lines(fleet, host, content_script(number)))
+
+
+def history_of(fleet: Fleet, hosts: Sequence[HostName]) -> History:
+    """Return what `hosts` keep, all read at once."""
+    return fleet.each(hosts, lambda host: kept_by(fleet, host))
+
+
+def _lines(fleet: Fleet, host: HostName, script: str) -> list[str]:
+    executed = fleet.session(host).exec(script, timeout_s=GATHER_TIMEOUT_S)
+    return executed.stdout.decode(errors="replace").split("\n")

@@ -1,0 +1,127 @@
+"""Changes that reach hosts in batches: what is not healthy afterwards gets back what it had, and nobody notices."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from envoymesh.events import Event, OutcomeKind
+from envoymesh.model.mesh import ServiceName
+from envoymesh.problems import ExitCode
+from envoymesh.run.provision import provision
+from tests.labs import eventually
+from tests.load import load
+from tests.meshes import TestMesh
+
+APP = "systemctl show -p MainPID --value envoymesh-app"
+
+
+@pytest.fixture
+def three(lab: TestMesh) -> Iterator[TestMesh]:
+    """The mesh with three hosts of service1."""
+    lab.run("scale", "service1=3")
+    yield lab
+    lab.run("scale", "service1=1")
+
+
+@pytest.fixture
+def a_change(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return how to give the applications another unit, and another path for their health check."""
+
+    def change(path: str) -> None:
+        monkeypatch.setattr("roles.service.HEALTH_PATH", path)
+
+    return change
+
+
+def rolled_out(mesh: TestMesh, rollout: str, told: list[str]) -> dict[str, OutcomeKind]:
+    """Provision service1 with settings of `rollout`, in this process; return what became of each host."""
+    before = mesh.inventory.read_text()
+    mesh.inventory.write_text(f"{before}rollout: {rollout}\n")
+    try:
+        workspace = mesh.workspace
+        hosts = workspace.mesh.hosts_of(ServiceName("service1"))
+        outcomes = provision(workspace, hosts, lambda event: told.append(line(event)))
+    finally:
+        mesh.inventory.write_text(before)
+    problems = [o.problem for o in outcomes if o.problem]
+    assert {p.code for p in problems} <= {"rollout/not-healthy"}
+    assert all(p.exit_code is ExitCode.PROBLEM and "was given back what it had before" in p.now for p in problems)
+    assert all("failed active health check" in p.saw[0] for p in problems)
+    return {o.host: o.kind for o in outcomes}
+
+
+def line(event: Event) -> str:
+    return f"{event.host}: {event.text}"
+
+
+def processes(mesh: TestMesh) -> dict[str, str]:
+    return {f"service1-{n}": mesh.on(f"service1-{n}", APP).strip() for n in (1, 2, 3)}
+
+
+def test_a_canary_that_fails_its_gate_is_put_back_alone_and_no_client_notices(
+    three: TestMesh, a_change: Callable[[str], None]
+) -> None:
+    before, told = processes(three), list[str]()
+    generations = three.on("service1-1", "ls /var/lib/envoymesh/generations")
+    a_change("/elsewhere")
+    with load(three, "GET", "POST") as answers:
+        became = rolled_out(three, "{canary: 1, max_parallel: 1}", told)
+        after = answers.total()
+        eventually(lambda: answers.total() > after + 200, what="requests after it was put back")
+    assert became == {
+        "service1-1": OutcomeKind.FAILED,
+        "service1-2": OutcomeKind.NOT_STARTED,
+        "service1-3": OutcomeKind.NOT_STARTED,
+    }
+    assert set(answers) == {"GET 200", "POST 405"}, answers
+    now = processes(three)
+    assert [name for name in now if now[name] != before[name]] == ["service1-1"]
+    assert ": batch 1 of 3: service1-1" in told
+    assert not any(text.startswith(("service1-2: ", "service1-3: ")) for text in told)
+    assert three.on("service1-1", "ls /var/lib/envoymesh/generations") == generations, "the bad one is forgotten"
+    three.run("plan")
+    eventually(lambda: three.hostnames("service1") == {"service1-1", "service1-2", "service1-3"})
+    three.run("check")
+
+
+def test_as_many_may_fail_as_the_inventory_allows(three: TestMesh, a_change: Callable[[str], None]) -> None:
+    a_change("/elsewhere")
+    became = rolled_out(three, "{canary: 0, max_parallel: 1, max_failed: 1}", [])
+    assert list(became.values()) == [OutcomeKind.FAILED, OutcomeKind.FAILED, OutcomeKind.NOT_STARTED]
+    three.run("plan")
+
+
+def test_a_good_change_goes_from_batch_to_batch_and_no_client_notices(
+    three: TestMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("roles.service.OPEN_FILES", 60000)
+    before, told = processes(three), list[str]()
+    with load(three, "GET", "POST") as answers:
+        became = rolled_out(three, "{canary: 1, max_parallel: 2}", told)
+    assert set(became.values()) == {OutcomeKind.CHANGED}
+    assert set(answers) == {"GET 200", "POST 405"}, answers
+    assert all(now != before[name] for name, now in processes(three).items())
+    assert [text for text in told if text.startswith(": batch")] == [
+        ": batch 1 of 2: service1-1",
+        ": batch 2 of 2: service1-2 and service1-3",
+    ]
+
+
+def test_the_only_host_of_a_service_is_put_back_too(lab: TestMesh, a_change: Callable[[str], None]) -> None:
+    a_change("/elsewhere")
+    assert rolled_out(lab, "{}", []) == {"service1-1": OutcomeKind.FAILED}
+    lab.run("plan")
+    eventually(lambda: lab.get("/service/1")[0] == 200)
+
+
+def test_flags_say_how_many_at_a_time(three: TestMesh) -> None:
+    before = three.inventory.read_text()
+    three.inventory.write_text(before.replace("machines: {", "machines: {memory_mib: 600, "))
+    done = three.run("provision", "--limit", "service1", "--canary", "0", "--max-parallel", "100%")
+    assert "batch" not in done.stderr
+    assert done.stdout.splitlines()[-1] == "3 changed"
+    three.inventory.write_text(before)
+    assert "problem task/bad-argument" in three.run("provision", "--max-parallel", "0", code=1).stderr
+    told = three.run("provision", "--limit", "service1", "--max-parallel", "100%").stderr
+    assert "batch 1 of 2: service1-1\n" in told
+    assert "batch 2 of 2: service1-2 and service1-3\n" in told

@@ -1,0 +1,100 @@
+"""Rollout: which hosts change together."""
+
+from collections.abc import Collection
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envoymesh.model.inventory import rollout_with
+from envoymesh.model.mesh import HostName, Mesh, Rollout
+from envoymesh.plan.rollout import batches, size_of
+from envoymesh.problems import Failed
+from tests.rendering import mesh_of
+
+HEAD = "name: x\nprovider: existing\nservices: {a: {path: /a}, b: {path: /b}}\n"
+
+
+def mesh(a: int, b: int, edges: int = 1, rollout: str = "{}") -> Mesh:
+    names = [("role: edge", f"edge-{n}") for n in range(edges)]
+    names += [(f"service: {name}", f"{name}-{n}") for name, many in (("a", a), ("b", b)) for n in range(many)]
+    hosts = "".join(
+        f"  {name}: {{{role}, address: 10.0.{n // 200}.{n % 200 + 1}}}\n" for n, (role, name) in enumerate(names)
+    )
+    return mesh_of(f"{HEAD}rollout: {rollout}\nhosts:\n{hosts}")
+
+
+def told(of: Mesh, changing: Collection[HostName], serving: Collection[HostName]) -> list[str]:
+    return [" ".join(batch) for batch in batches(of, changing, serving)]
+
+
+def test_hosts_that_serve_nobody_change_at_once_service_hosts_first() -> None:
+    new = mesh(2, 1, edges=2)
+    assert told(new, set(new.hosts), ()) == ["a-0 a-1 b-0", "edge-0 edge-1"]
+
+
+def test_a_canary_is_first_then_a_share_of_each_service_then_edge_by_edge() -> None:
+    several = mesh(8, 3, edges=2)
+    assert told(several, set(several.hosts), set(several.hosts)) == [
+        *("a-0", "a-1 a-2 b-0", "a-3 a-4 b-1", "a-5 a-6 b-2", "a-7", "edge-0", "edge-1")
+    ]
+
+
+def test_new_hosts_come_before_those_that_serve() -> None:
+    both = mesh(2, 1)
+    assert told(both, set(both.hosts), set(both.hosts) - {HostName("a-1")}) == ["a-1", "a-0", "b-0", "edge-0"]
+
+
+def test_what_does_not_change_is_in_no_batch() -> None:
+    four = mesh(4, 4)
+    assert told(four, {HostName("b-2"), HostName("edge-0")}, set(four.hosts)) == ["b-2", "edge-0"]
+    assert told(four, (), ()) == []
+
+
+@pytest.mark.parametrize(
+    ("most", "total", "size"),
+    [("25%", 1, 1), ("25%", 4, 1), ("25%", 8, 2), ("25%", 11, 2), ("100%", 7, 7), ("1%", 50, 1), (3, 50, 3), (9, 2, 9)],
+)
+def test_a_share_is_at_least_one_host_and_never_more_than_it_says(most: int | str, total: int, size: int) -> None:
+    assert size_of(Rollout(max_parallel=most), total) == size
+
+
+def test_flags_override_the_inventory() -> None:
+    assert rollout_with(Rollout(), {"canary": "", "max_parallel": ""}) == Rollout()
+    flags = {"max_parallel": "3", "canary": "0", "max_failed": "2"}
+    assert rollout_with(Rollout(), flags) == Rollout(max_parallel=3, canary=0, max_failed=2)
+    assert rollout_with(Rollout(canary=5), {"max_parallel": "50%"}) == Rollout(max_parallel="50%", canary=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("max_parallel", "0"),
+        ("max_parallel", "0%"),
+        ("max_parallel", "101%"),
+        ("max_parallel", "all"),
+        ("canary", "-1"),
+    ],
+)
+def test_a_flag_that_makes_no_sense_is_told(name: str, text: str) -> None:
+    with pytest.raises(Failed) as failed:
+        rollout_with(Rollout(), {name: text})
+    problem = failed.value.problems[0]
+    assert (problem.code, problem.at) == ("task/bad-argument", f"--{name.replace('_', '-')}")
+    assert f"`{text}`" in problem.what
+
+
+@given(st.data(), st.integers(0, 9), st.integers(0, 9), st.integers(0, 3), st.sampled_from([1, 2, "25%", "60%"]))
+def test_every_host_that_changes_is_in_one_batch_and_few_of_a_service_change_together(
+    data: st.DataObject, a: int, b: int, canary: int, most: int | str
+) -> None:
+    of = mesh(a, b, edges=2, rollout=f"{{canary: {canary}, max_parallel: {most}}}")
+    changing = data.draw(st.sets(st.sampled_from(sorted(of.hosts))))
+    serving = data.draw(st.sets(st.sampled_from(sorted(of.hosts))))
+    made = list(batches(of, changing, serving))
+    assert sorted(name for batch in made for name in batch) == sorted(changing)
+    assert all(made)
+    for batch in made:
+        for service in of.services:
+            together = [h for h in of.hosts_of(service) if h.name in batch and h.name in serving]
+            assert len(together) <= max(canary, size_of(of.rollout, len(of.hosts_of(service))))
