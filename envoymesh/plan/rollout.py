@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import zip_longest
 
 from envoymesh.model.mesh import Host, HostName, Mesh, Rollout, ServiceName
+from envoymesh.plan.change import HostPlan
+from envoymesh.resources import Unit, Validation
 
 
 def batches(mesh: Mesh, changing: Collection[HostName], serving: Collection[HostName]) -> Iterator[list[HostName]]:
@@ -53,4 +55,10 @@ def size_of(rollout: Rollout, total: int) -> int:
     return max(1, total * int(rollout.max_parallel.removesuffix("%")) // 100)
 
 
-__all__ = ["batches", "size_of"]
+def concerns_clients(plan: HostPlan) -> bool:
+    """Return whether a plan touches what serves: a process, or a file that one reads."""
+    guarded = {address for r in plan.desired if isinstance(r, Validation) for address in r.guards}
+    return any(isinstance(c.resource, Unit) or c.address in guarded for c in plan.changes)
+
+
+__all__ = ["batches", "concerns_clients", "size_of"]

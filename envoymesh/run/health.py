@@ -83,7 +83,7 @@ def stay_healthy(fleet: Fleet, edges: Sequence[Host], hosts: Sequence[Host], not
             since = now
         elif now - since >= HEALTHY_FOR_S:
             break
-        time.sleep(0.2)
+        time.sleep(0.5)
     return {}
 
 

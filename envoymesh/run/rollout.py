@@ -6,7 +6,7 @@ from dataclasses import replace
 from envoymesh.events import Event, Notify, Outcome, OutcomeKind
 from envoymesh.model.mesh import HostName
 from envoymesh.plan.generation import before
-from envoymesh.plan.rollout import batches
+from envoymesh.plan.rollout import batches, concerns_clients
 from envoymesh.problems import Failed, Problem, listed
 from envoymesh.run.converge import Reading, apply, apply_all, read
 from envoymesh.run.fleet import Fleet
@@ -36,7 +36,7 @@ def roll_out(
             notify(Event("", f"batch {number} of {len(planned)}: {_named(batch)}"))
         done = {o.host: o for o in apply_all(fleet, (changing[h] for h in batch), workspace, notify)}
         changed = [mesh.hosts[h] for h in batch if h in serving and done[h].kind is OutcomeKind.CHANGED]
-        gated = [h for h in changed if not h.is_edge]
+        gated = [h for h in changed if not h.is_edge and concerns_clients(changing[h.name].plan)]
         for host, why in stay_healthy(fleet, mesh.edges, gated, notify).items() if gated else ():
             done[host] = replace(
                 done[host], kind=OutcomeKind.FAILED, problem=_taken_back(workspace, fleet, host, why, notify)

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from envoymesh.model.inventory import rollout_with
 from envoymesh.model.mesh import HostName, Mesh, Rollout
-from envoymesh.plan.rollout import batches, size_of
+from envoymesh.plan.change import Action, Change, HostPlan
+from envoymesh.plan.rollout import batches, concerns_clients, size_of
 from envoymesh.problems import Failed
-from tests.rendering import mesh_of
+from envoymesh.resources import Artifact, Directory, File, Unit, User
+from tests.rendering import desired_of, mesh_of
 
 HEAD = "name: x\nprovider: existing\nservices: {a: {path: /a}, b: {path: /b}}\n"
 
@@ -57,6 +59,19 @@ def test_what_does_not_change_is_in_no_batch() -> None:
 )
 def test_a_share_is_at_least_one_host_and_never_more_than_it_says(most: int | str, total: int, size: int) -> None:
     assert size_of(Rollout(max_parallel=most), total) == size
+
+
+def test_a_gate_is_for_what_serves() -> None:
+    resources = desired_of()[HostName("service1-1")]
+
+    def plan(*kinds: type) -> HostPlan:
+        changes = tuple(Change(r.address, Action.UPDATE, "", "", r) for r in resources if isinstance(r, kinds))
+        return HostPlan(HostName("service1-1"), "", changes, (), resources, {})
+
+    assert concerns_clients(plan(Unit))
+    assert concerns_clients(plan(File))
+    assert not concerns_clients(plan(User, Directory, Artifact))
+    assert not concerns_clients(plan())
 
 
 def test_flags_override_the_inventory() -> None:
