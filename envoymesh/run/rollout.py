@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from envoymesh.events import Event, Notify, Outcome, OutcomeKind
 from envoymesh.model.mesh import HostName
-from envoymesh.plan.generation import before
 from envoymesh.plan.rollout import batches, concerns_clients
 from envoymesh.problems import Failed, Problem, listed
 from envoymesh.run.converge import Reading, apply, apply_all, read
@@ -61,10 +60,10 @@ def _taken_back(workspace: Workspace, fleet: Fleet, host: HostName, why: str, no
         hint=f"see the change: ./mesh plan --limit {host}    and how it is: ./mesh check --limit {host}",
     )
     try:
-        previous = before(kept_by(fleet, host), workspace.run)
-        if previous is None:
-            return replace(problem, now=f"{host}: the change is live; it keeps nothing older to go back to")
-        reading = read(fleet, host, had(fleet, host, previous.number))
+        kept = kept_by(fleet, host)
+        if len(kept) < 2 or kept[-1].run != workspace.run:
+            return replace(problem, now=f"{host}: the change is live; it does not keep what it had before")
+        reading = read(fleet, host, had(fleet, host, kept[-2].number))
         apply(fleet, reading, workspace, notify, takes_back=True)
     except Failed as failed:
         saw = (why, *(f"{p.code}: {p.what}" for p in failed.problems))
