@@ -75,9 +75,9 @@ def files(content: bytes) -> Sequence[Resource]:
 def test_what_cannot_be_kept_for_putting_back_is_not_replaced(lab: TestMesh, managed: Managed) -> None:
     managed.apply(*files(b"1"))
     kept = "/var/lib/envoymesh"
-    small = f"mount -t tmpfs -o size=64k,mode=755 tmpfs {kept}"
-    lab.on(HOST, f"cp -a {kept} /root/kept; {small}; cp -a /root/kept/. {kept}")
+    small = f"mount -t tmpfs -o size=$(($(du -sk {kept} | cut -f1) + 52))k,mode=755 tmpfs {kept}"
     with undone(lab, f"umount {kept}", "rm -r /root/kept"):
+        lab.on(HOST, f"cp -a {kept} /root/kept && {small} && cp -a /root/kept/. {kept}")
         problem = managed.refused(*files(b"2"))
         assert "No space left on device" in "\n".join(problem.saw)
         assert "nothing was replaced" in problem.now
