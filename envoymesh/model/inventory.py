@@ -74,11 +74,12 @@ class _Machines(_Section):
     cpus: Annotated[int, Field(ge=1)] = 1
 
 
-Share = Annotated[str, Field(pattern=r"^([1-9][0-9]?|100)%$")]
+MaxParallel = Annotated[str, Field(pattern=r"^([1-9][0-9]{0,5}|([1-9][0-9]?|100)%)$"), BeforeValidator(str)]
+"""A number of hosts, or a share of those of a service."""
 
 
 class _Rollout(_Section):
-    max_parallel: Annotated[int, Field(ge=1)] | Share = "25%"
+    max_parallel: MaxParallel = "25%"
     canary: Annotated[int, Field(ge=0)] = 1
     max_failed: Annotated[int, Field(ge=0)] = 0
 

@@ -54,12 +54,12 @@ class Rollout:
     """How a change reaches hosts that serve; the names are those of Nomad's `update` block.
 
     Attributes:
-        max_parallel: how many hosts of a service change at a time, a number or a share (`25%`) of all that it has.
+        max_parallel: how many hosts of a service change at a time, a number (`3`) or a share (`25%`) of all.
         canary: how many hosts change before all others.
         max_failed: how many hosts may fail before no other one is begun.
     """
 
-    max_parallel: int | str = "25%"
+    max_parallel: str = "25%"
     canary: int = 1
     max_failed: int = 0
 

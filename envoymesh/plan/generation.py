@@ -37,10 +37,17 @@ def run_named(generations: Mapping[HostName, Sequence[Generation]], name: str) -
 
 
 def before(kept: Sequence[Generation], run: Run) -> Generation | None:
-    """Return the generation that a host had before `run`, None if it had none or keeps it no more."""
+    """Return the generation that a host had before `run`, None if it had none or keeps it no more.
+
+    Clocks of operators differ: they count only where the host has not seen the run itself.
+    """
+    at = next((i for i, g in enumerate(kept) if g.run == run), None)
+    if at is not None:
+        return kept[at - 1] if at else None
     return next((g for g in reversed(kept) if g.run < run), None)
 
 
 def after(kept: Sequence[Generation], run: Run) -> Generation | None:
     """Return the generation that a host had once `run` had ended, None if it had none or keeps it no more."""
-    return next((g for g in reversed(kept) if g.run <= run), None)
+    its_own = next((g for g in kept if g.run == run), None)
+    return its_own or next((g for g in reversed(kept) if g.run < run), None)

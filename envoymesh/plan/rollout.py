@@ -50,9 +50,8 @@ def _slices(hosts: Sequence[Host], size: int) -> list[Sequence[Host]]:
 
 def size_of(rollout: Rollout, total: int) -> int:
     """Return how many hosts of a service with `total` may change at a time: at least one."""
-    if isinstance(rollout.max_parallel, int):
-        return rollout.max_parallel
-    return max(1, total * int(rollout.max_parallel.removesuffix("%")) // 100)
+    number = int(rollout.max_parallel.removesuffix("%"))
+    return max(1, total * number // 100) if rollout.max_parallel.endswith("%") else number
 
 
 def concerns_clients(plan: HostPlan) -> bool:

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -90,9 +91,12 @@ def decoded(content: bytes) -> tuple[Resource, ...]:
         ValueError: it is damaged, or another release of this tool has written it.
     """
     try:
-        return tuple(_value(item) for item in json.loads(gzip.decompress(content)))
-    except (OSError, EOFError, LookupError, TypeError, AttributeError) as error:
+        resources = tuple(_value(item) for item in json.loads(gzip.decompress(content)))
+    except (OSError, EOFError, zlib.error, LookupError, TypeError, AttributeError) as error:
         raise ValueError(repr(error)) from error
+    if not all(isinstance(r, get_args(Resource)) for r in resources):
+        raise ValueError("not only resources")
+    return resources
 
 
 def _plain(value: Any) -> Any:

@@ -55,6 +55,8 @@ def test_any_name_and_any_content_survive(name: str, content: bytes, path: str, 
         encoded((User("x"),))[:-9],
         gzip.compress(b"{"),
         gzip.compress(b"7"),
+        gzip.compress(b'["x"]'),
+        encoded((User("x"),))[:12] + b"\0\0\0" + encoded((User("x"),))[15:],
         gzip.compress(json.dumps([{"Robot": {"name": "x"}}]).encode()),
         gzip.compress(json.dumps([{"User": {"name": "x", "home": "/"}}]).encode()),
         gzip.compress(json.dumps([{"User": {"name": "x"}, "more": 1}]).encode()),
@@ -106,6 +108,14 @@ def test_back_is_before_a_run_or_as_a_run_left_it() -> None:
     assert after(kept(2, 3), RUNS[1]) is None
 
 
+def test_the_order_on_the_host_counts_more_than_the_clocks() -> None:
+    ahead, behind = RUNS[4], RUNS[2]
+    host = tuple(Generation(i + 1, run, ()) for i, run in enumerate((RUNS[0], ahead, behind)))
+    assert before(host, behind) is host[1]
+    assert before(host, ahead) is host[0]
+    assert after(host, ahead) is host[1]
+
+
 def test_the_last_run_is_that_of_any_host() -> None:
     hosts = {HostName("a"): kept(0, 1), HostName("b"): kept(0, 1, 3), HostName("c"): ()}
     assert last_run(hosts) == RUNS[3]
@@ -123,6 +133,9 @@ def test_history_is_a_table_of_runs_the_last_one_first() -> None:
     assert all(len(line) <= 100 for line in lines)
     assert next(line for line in lines if line.startswith("r0")).split()[:4] == ["r0", "me@box", "front-envoy:", "1,"]
     assert lines[-1].startswith("before the last run: ./mesh rollback ")
+    odd = replace(RUNS[0], why="red \x1b[31m, \udce9, :rocket:\nand [bold]more")
+    told = history_text({HostName("a"): (Generation(1, odd, ()),)})
+    assert "red  [31m,  , :rocket: and [bold]more" in told
     many = {HostName(f"h{n}"): kept(0) for n in range(200)}
     assert "200 hosts: 200 changes" in history_text(many)
     assert history_text({HostName("a"): ()}) == "no host keeps what a run made of it"
