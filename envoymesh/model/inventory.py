@@ -183,7 +183,8 @@ def rollout_with(rollout: Rollout, settings: Mapping[str, str]) -> Rollout:
 
 def _bad_flag(name: str, error: ErrorDetails) -> Problem:
     flag, what = f"--{name.replace('_', '-')}", f"`{error['input']}` is not a valid value for `{name}`"
-    return Problem("task/bad-argument", what, flag, now="nothing was changed", hint=_expectation(error))
+    hint = "a number such as 3, or a share such as 25%" if name == "max_parallel" else _expectation(error)
+    return Problem("task/bad-argument", what, flag, now="nothing was changed", hint=hint)
 
 
 def is_name(text: str) -> bool:

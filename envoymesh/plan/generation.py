@@ -27,8 +27,13 @@ class Generation:
 
 
 def last_run(generations: Mapping[HostName, Sequence[Generation]]) -> Run | None:
-    """Return the last run that changed one of the hosts; their generations are in order."""
-    return max((kept[-1].run for kept in generations.values() if kept), default=None)
+    """Return the last run that changed one of the hosts; their generations are in order.
+
+    A run that another one follows on any host is not the last, whatever the clocks of the two operators say.
+    """
+    newest = {kept[-1].run for kept in generations.values() if kept}
+    followed = {g.run for kept in generations.values() for g in kept[:-1]}
+    return max(newest - followed or newest, default=None)
 
 
 def run_named(generations: Mapping[HostName, Sequence[Generation]], name: str) -> Run | None:

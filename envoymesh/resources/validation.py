@@ -9,7 +9,7 @@ class Validation:
     """`command`, run on the host as `user`, must accept `content` before the files in `guards` are replaced.
 
     It runs only when one of the guarded files changes: the configuration, and the unit that names the program.
-    So `content` is called only then: it costs more to make than all else of a plan.
+    So `content` is called only when something changes: it costs more to make than all else of a plan.
     In `command`, the word `{staged}` stands for the path of a temporary file with the content (0600, owned by
     `user`). Exit 0 accepts; anything else stops the apply with nothing replaced.
     """

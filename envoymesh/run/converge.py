@@ -60,18 +60,20 @@ def read_all(fleet: Fleet, desired: Desired, asked: Asked = ()) -> dict[HostName
     return fleet.each(desired, lambda host: read(fleet, host, desired[host], asked))
 
 
-def apply(fleet: Fleet, reading: Reading, workspace: Workspace, notify: Notify, *, takes_back: bool = False) -> Outcome:
+def apply(
+    fleet: Fleet, reading: Reading, workspace: Workspace, notify: Notify, *, takes_back: int | None = None
+) -> Outcome:
     """Make the plan of a reading true, in one execution; nothing is executed where nothing changes.
 
-    A host on which another apply was at work meanwhile is read once more. What takes the last change back is no
-    generation of its own: the host forgets the one that it has.
+    A host on which another apply was at work meanwhile is read once more, unless its generation `takes_back` is to be
+    taken back: then it is left as it is. What takes a generation back is none of its own: the host forgets that one.
 
     Raises:
         Failed: the host was lost, refused, or put back what it had begun; the problem says which.
     """
-    plan, run = reading.plan, None if takes_back else workspace.run
+    plan = reading.plan
     while plan.changes:
-        payload = payload_for(plan, run, dict(_parcels(reading, workspace.cache, notify)))
+        payload = payload_for(plan, takes_back or workspace.run, dict(_parcels(reading, workspace.cache, notify)))
         bulk = f", {payload.size_bytes / 1e6:.0f} MB to send" if payload.size_bytes > 1e6 else ""
         notify(Event(plan.host, counted(len(plan.changes), "change") + bulk))
         lines = _executed(fleet, payload, notify)
@@ -80,10 +82,17 @@ def apply(fleet: Fleet, reading: Reading, workspace: Workspace, notify: Notify, 
             if problem is not None:
                 raise Failed(problem)
             return Outcome(plan.host, OutcomeKind.CHANGED, plan.changes)
+        if takes_back:
+            raise Failed(_moved(plan.host))
         notify(Event(plan.host, "another apply has changed it meanwhile; reading once more"))
         reading = read(fleet, plan.host, plan.desired)
         plan = reading.plan
     return Outcome(plan.host, OutcomeKind.UNCHANGED)
+
+
+def _moved(host: HostName) -> Problem:
+    what, now = f"another apply has changed `{host}` meanwhile", f"{host}: it is as that apply has left it"
+    return Problem("apply/moved", what, host, now=now, hint=f"./mesh history --limit {host}")
 
 
 def _executed(fleet: Fleet, payload: Payload, notify: Notify) -> list[str]:

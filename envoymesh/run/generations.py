@@ -1,10 +1,11 @@
 """What hosts keep of earlier runs, read from them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from envoymesh.model.mesh import HostName
 from envoymesh.plan.generation import Generation
-from envoymesh.problems import Problem
+from envoymesh.problems import Failed, Problem
 from envoymesh.resources import Resource
 from envoymesh.run.converge import GATHER_TIMEOUT_S
 from envoymesh.run.fleet import Fleet
@@ -38,5 +39,8 @@ def history_of(fleet: Fleet, hosts: Sequence[HostName]) -> History:
 
 
 def _lines(fleet: Fleet, host: HostName, script: str) -> list[str]:
-    executed = fleet.session(host).exec(script, timeout_s=GATHER_TIMEOUT_S)
+    try:
+        executed = fleet.session(host).exec(script, timeout_s=GATHER_TIMEOUT_S)
+    except Failed as failed:  # what was read until then may hold a private key
+        raise Failed(*(replace(p, saw=()) for p in failed.problems)) from None
     return executed.stdout.decode(errors="replace").split("\n")

@@ -1,7 +1,7 @@
 """Health: whom the fronts send requests to, as they say it themselves."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from envoymesh.events import Event, Notify
 from envoymesh.model.mesh import Host, HostName
@@ -15,8 +15,12 @@ from envoymesh.run.workspace import Workspace
 
 HEALTHY_WITHIN_S = 15
 
-HEALTHY_FOR_S = 4
-"""Longer than two health checks of a front take (templates/front/cds.yaml.j2): so it finds out who is not any more."""
+HEALTHY_FOR_S = 7
+"""Longer than a front takes to find out that a member is not healthy any more: two checks, each 2.2 s after the other
+where there is no traffic, and 0.8 s until an application that hangs is given up (templates/front/cds.yaml.j2)."""
+
+SETTLED_WITHIN_S = 20
+"""Longer than a member that is well takes to be found so, and then to stay so."""
 
 ASKED = ((ADMIN_PORT, envoy.CLUSTERS),)
 
@@ -60,37 +64,50 @@ def _not_healthy(edge: Host, ailing: Sequence[str]) -> Problem:
     )
 
 
-def stay_healthy(fleet: Fleet, edges: Sequence[Host], hosts: Sequence[Host], notify: Notify) -> dict[HostName, str]:
-    """Wait until the fronts have found their members among `hosts` healthy for 4 s on end, 15 s at most.
+Ailments = Mapping[HostName, str]
+"""For each host that a front has as a member, why it gets no requests; an empty string: it does."""
+
+
+def ailments(fleet: Fleet, edges: Sequence[Host], hosts: Sequence[Host]) -> tuple[Ailments, list[Host]]:
+    """Return what the fronts say of their members among `hosts`, and which of the edges have answered."""
+    asked = fleet.each([e.name for e in edges], lambda edge: read(fleet, edge, (), ASKED))
+    said = {h: envoy.health(a.observed) for h, a in asked.items() if isinstance(a, Reading)}
+    answers = {h: health for h, health in said.items() if health}
+    found: dict[HostName, str] = {}
+    for health in answers.values():
+        for host in hosts:
+            reason = health.get((host.service or "", str(host.address)))
+            if reason is not None:
+                found[host.name] = found.get(host.name) or reason
+    return found, [e for e in edges if e.name in answers]
+
+
+def stay_healthy(fleet: Fleet, edges: Sequence[Host], hosts: Sequence[Host]) -> Ailments:
+    """Wait until these fronts have found `hosts`, members of theirs, healthy for 7 s on end, 20 s at most.
 
     Returns:
-        Why a front sends nothing to one of them, by host; nothing for hosts that are no members, or where no front
-        can be asked.
+        Those that they have not, with why; a front that does not answer any more finds nobody healthy.
     """
-    deadline = time.monotonic() + HEALTHY_WITHIN_S
-    since = time.monotonic()
-    told = False
-    while members := dict(_members(fleet, edges, hosts)):
-        if not told:
-            found = _named([h for h in hosts if h.name in members])
-            notify(Event("", f"waits until {found} found healthy for {HEALTHY_FOR_S} s"))
-            told = True
-        ailing = {host: reason for host, reason in members.items() if reason}
-        now = time.monotonic()
-        if ailing and now > deadline:
+
+    def ask() -> Ailments:
+        found, answered = ailments(fleet, edges, hosts)
+        silent = [e.name for e in edges if e not in answered]
+        no_answer = f"{listed(silent)} did not answer" if silent else ""
+        return {h.name: no_answer or found.get(h.name, "it is no member any more") for h in hosts}
+
+    return settled(ask, time.monotonic, time.sleep)
+
+
+def settled(ask: Callable[[], Ailments], clock: Callable[[], float], sleep: Callable[[float], None]) -> Ailments:
+    """Ask until nobody ails for `HEALTHY_FOR_S` on end, or somebody does at the end of `SETTLED_WITHIN_S`."""
+    deadline = clock() + SETTLED_WITHIN_S
+    since: float | None = None
+    while True:
+        began = clock()  # an answer is as old as its question: the slowest front must not make it count for longer
+        ailing = {host: reason for host, reason in ask().items() if reason}
+        if ailing and began > deadline:
             return ailing
-        if ailing:
-            since = now
-        elif now - since >= HEALTHY_FOR_S:
-            break
-        time.sleep(0.5)
-    return {}
-
-
-def _members(fleet: Fleet, edges: Sequence[Host], hosts: Sequence[Host]) -> Iterator[tuple[HostName, str]]:
-    """Yield each of `hosts` that a front has as a member, with why it sends nothing to it; an ailing one last."""
-    answers = fleet.each([e.name for e in edges], lambda edge: read(fleet, edge, (), ASKED))
-    known = [envoy.health(a.observed) for a in answers.values() if isinstance(a, Reading)]
-    for host in hosts:
-        found = [health[key] for health in known if (key := (host.service or "", str(host.address))) in health]
-        yield from ((host.name, reason) for reason in sorted(found, key=bool))
+        since = None if ailing else began if since is None else since
+        if since is not None and began - since >= HEALTHY_FOR_S:
+            return {}
+        sleep(0.5)

@@ -1,14 +1,18 @@
 """History: what hosts were made to have, run by run, and back to it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
-from envoymesh.events import Event, Notify, Outcome, OutcomeKind, failed_outcome
+from envoymesh.events import Event, Notify, Outcome, OutcomeKind
 from envoymesh.model.mesh import Host, HostName
 from envoymesh.plan.generation import Generation, Run, after, before, last_run, run_named
 from envoymesh.problems import Failed, Problem, counted, did_you_mean
 from envoymesh.run.generations import History, had, history_of
 from envoymesh.run.provision import converge
 from envoymesh.run.workspace import Workspace
+
+T = TypeVar("T")
 
 
 def history(workspace: Workspace, hosts: Sequence[Host]) -> History:
@@ -20,34 +24,42 @@ def history(workspace: Workspace, hosts: Sequence[Host]) -> History:
 def rollback(workspace: Workspace, hosts: Sequence[Host], to: str, notify: Notify) -> list[Outcome]:
     """Make `hosts` as they were before the last run that changed one of them, or as a run left them.
 
-    Service hosts come before edges. A host that the last run has not changed stays as it is, and so does one that
-    keeps nothing that old, with a problem.
+    A host that the last run has not changed stays as it is.
 
     Args:
         workspace: the mesh.
-        hosts: whom it may concern.
+        hosts: whom it concerns.
         to: the name of a run; empty for the state before the last one.
         notify: takes what happens.
 
     Raises:
-        Failed: no host keeps anything, or nothing of that run.
+        Failed: a host cannot be read, keeps nothing that old, or there is no such run; nothing was changed.
     """
     with workspace.fleet([*hosts, *(e for e in workspace.mesh.edges if e not in hosts)]) as fleet:
         notify(Event("", f"reading what {counted(len(hosts), 'host')} had"))
-        kept = history_of(fleet, [h.name for h in hosts])
-        known = {h: k for h, k in kept.items() if not isinstance(k, Problem)}
-        run = _run(known, to)
-        choose = after if to else before
-        wanted = {h: choose(generations, run) for h, generations in known.items() if generations}
-        outcomes = {h: failed_outcome(h, k) for h, k in kept.items() if isinstance(k, Problem)}
-        outcomes |= {h: failed_outcome(h, _nothing_older(h, k)) for h, k in known.items() if wanted.get(h) is None}
-        outcomes |= {h: Outcome(h, OutcomeKind.UNCHANGED) for h, g in wanted.items() if g is known[h][-1]}
-        numbers = {h: g.number for h, g in wanted.items() if g is not None and h not in outcomes}
-        contents = fleet.each(numbers, lambda h: had(fleet, h, numbers[h]))
-        outcomes |= {h: failed_outcome(h, c) for h, c in contents.items() if isinstance(c, Problem)}
-        desired = {h: c for h, c in contents.items() if not isinstance(c, Problem)}
-        outcomes |= converge(workspace, fleet, desired, notify)
-    return [outcomes[h.name] for h in hosts]
+        kept = _all_of(history_of(fleet, [h.name for h in hosts]))
+        run = _run(kept, to)
+        concerned = {h: k for h, k in kept.items() if to or (k and k[-1].run == run)}
+        wanted = {h: (after if to else before)(generations, run) for h, generations in concerned.items()}
+        numbers = {h: g.number for h, g in wanted.items() if g is not None}
+        too_new = [_nothing_older(h, run) for h in wanted if h not in numbers]
+        if too_new:
+            raise Failed(*too_new)
+        contents = _all_of(fleet.each(numbers, lambda h: had(fleet, h, numbers[h])))
+        outcomes = converge(workspace, fleet, contents, notify)
+    return [outcomes.get(h.name) or Outcome(h.name, OutcomeKind.UNCHANGED) for h in hosts]
+
+
+def _all_of(read: Mapping[HostName, T | Problem]) -> dict[HostName, T]:
+    """Return what was read of each host.
+
+    Raises:
+        Failed: with the problem of every host that could not be read.
+    """
+    problems = [replace(r, now="nothing was changed") for r in read.values() if isinstance(r, Problem)]
+    if problems:
+        raise Failed(*problems)
+    return {host: r for host, r in read.items() if not isinstance(r, Problem)}
 
 
 def _run(kept: Mapping[HostName, Sequence[Generation]], name: str) -> Run:
@@ -61,16 +73,18 @@ def _run(kept: Mapping[HostName, Sequence[Generation]], name: str) -> Run:
             code="history/unknown-run",
             what=what,
             at="rollback --to" if name else "rollback",
-            saw=(f"runs: {', '.join(names) or 'none'}",),
+            saw=tuple(f"run: {name}" for name in names[-10:]),
             now="nothing was changed",
             hint=did_you_mean(name, names) or "./mesh history",
         )
     )
 
 
-def _nothing_older(host: HostName, kept: Sequence[Generation]) -> Problem:
-    what, hint = f"`{host}` keeps nothing that old", f"see what it keeps: ./mesh history --limit {host}"
-    if kept and kept[0].number == 1:
-        what = f"`{host}` had nothing before {kept[0].run.name}: that run set it up"
-        hint = f"./mesh remove-service-host {host}    or go forward again: ./mesh provision"
-    return Problem("history/nothing-older", what, host, now=f"{host}: nothing was changed", hint=hint)
+def _nothing_older(host: HostName, run: Run) -> Problem:
+    return Problem(
+        code="history/nothing-older",
+        what=f"`{host}` keeps nothing that old: {run.name}",
+        at=host,
+        now="nothing was changed",
+        hint=f"see what it keeps: ./mesh history --limit {host}\nleave it out: --limit with the others",
+    )

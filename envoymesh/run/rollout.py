@@ -1,16 +1,16 @@
 """Rollout: changes reach hosts in batches, each seen to be well before the next; what is not is taken back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from envoymesh.events import Event, Notify, Outcome, OutcomeKind
-from envoymesh.model.mesh import HostName
+from envoymesh.model.mesh import Host, HostName
 from envoymesh.plan.rollout import batches, concerns_clients
 from envoymesh.problems import Failed, Problem, listed
 from envoymesh.run.converge import Reading, apply, apply_all, read
 from envoymesh.run.fleet import Fleet
 from envoymesh.run.generations import had, kept_by
-from envoymesh.run.health import stay_healthy
+from envoymesh.run.health import HEALTHY_FOR_S, ailments, stay_healthy
 from envoymesh.run.workspace import Workspace
 
 
@@ -19,8 +19,8 @@ def roll_out(
 ) -> dict[HostName, Outcome]:
     """Make the plans of hosts that were read true, in batches; what the inventory says of `rollout` counts.
 
-    A host that a front does not find healthy after its change gets back what it had. When more hosts than
-    `max_failed` have failed, no other one is begun. One that is out of reach has not failed: it stops nobody.
+    A host that a front found healthy before its change, and does not after it, gets back what it had. When more hosts
+    than `max_failed` have failed, no other one is begun. One that is out of reach has not failed: it stops nobody.
     """
     mesh = workspace.mesh
     changing = {h: r for h, r in readings.items() if r.plan.changes}
@@ -33,15 +33,33 @@ def roll_out(
             continue
         if len(planned) > 1:
             notify(Event("", f"batch {number} of {len(planned)}: {_named(batch)}"))
-        done = {o.host: o for o in apply_all(fleet, (changing[h] for h in batch), workspace, notify)}
-        changed = [mesh.hosts[h] for h in batch if h in serving and done[h].kind is OutcomeKind.CHANGED]
-        gated = [h for h in changed if not h.is_edge and concerns_clients(changing[h.name].plan)]
-        for host, why in stay_healthy(fleet, mesh.edges, gated, notify).items() if gated else ():
-            done[host] = replace(
-                done[host], kind=OutcomeKind.FAILED, problem=_taken_back(workspace, fleet, host, why, notify)
-            )
-        outcomes |= done
+        gated = [h for h in batch if h in serving and concerns_clients(changing[h].plan)]
+        well, fronts = _well(workspace, fleet, gated)
+        outcomes |= {o.host: o for o in apply_all(fleet, (changing[h] for h in batch), workspace, notify)}
+        changed = [h for h in well if outcomes[h.name].kind is OutcomeKind.CHANGED]
+        for host, problem in _not_healthy(workspace, fleet, fronts, changed, notify).items():
+            outcomes[host] = replace(outcomes[host], kind=OutcomeKind.FAILED, problem=problem)
     return outcomes
+
+
+def _well(workspace: Workspace, fleet: Fleet, hosts: Sequence[HostName]) -> tuple[list[Host], list[Host]]:
+    """Return those service hosts that the fronts find healthy now, and the fronts that say so."""
+    members = [h for name in hosts if not (h := workspace.mesh.hosts[name]).is_edge]
+    if not members:
+        return [], []
+    found, fronts = ailments(fleet, workspace.mesh.edges, members)
+    return [h for h in members if found.get(h.name) == ""], fronts
+
+
+def _not_healthy(
+    workspace: Workspace, fleet: Fleet, fronts: Sequence[Host], hosts: Sequence[Host], notify: Notify
+) -> dict[HostName, Problem]:
+    """Take the change of those hosts back that the fronts do not find healthy after it; return their problems."""
+    if not hosts:
+        return {}
+    notify(Event("", f"waits until {_named([h.name for h in hosts])} stayed healthy for {HEALTHY_FOR_S} s"))
+    ailing = stay_healthy(fleet, fronts, hosts)
+    return fleet.each(ailing, lambda host: _taken_back(workspace, fleet, host, ailing[host], notify))
 
 
 def _named(hosts: list[HostName]) -> str:
@@ -57,15 +75,17 @@ def _taken_back(workspace: Workspace, fleet: Fleet, host: HostName, why: str, no
         at=host,
         saw=(why,),
         now=f"{host}: it was given back what it had before",
-        hint=f"see the change: ./mesh plan --limit {host}    and how it is: ./mesh check --limit {host}",
+        hint=f"see the change: ./mesh plan --limit {host}\nand how it is: ./mesh check --limit {host}",
     )
     try:
         kept = kept_by(fleet, host)
         if len(kept) < 2 or kept[-1].run != workspace.run:
             return replace(problem, now=f"{host}: the change is live; it does not keep what it had before")
         reading = read(fleet, host, had(fleet, host, kept[-2].number))
-        apply(fleet, reading, workspace, notify, takes_back=True)
+        done = apply(fleet, reading, workspace, notify, takes_back=kept[-1].number)
     except Failed as failed:
         saw = (why, *(f"{p.code}: {p.what}" for p in failed.problems))
-        return replace(problem, saw=saw, now=f"{host}: the change is live, and could not be taken back")
+        return replace(problem, saw=saw, now=failed.problems[0].now or f"{host}: its change was not taken back")
+    if done.kind is OutcomeKind.UNCHANGED:
+        return replace(problem, now=f"{host}: the change is live; what it had before is no different")
     return problem

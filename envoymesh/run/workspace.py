@@ -196,8 +196,15 @@ def open_workspace(inventory: Path, provider: str = "", message: str = "") -> Wo
 def _new_run(message: str) -> Run:
     """Return a run that begins now; its name sorts by time and is not another's who began in the same second."""
     now = datetime.now(UTC)
-    who = f"{getpass.getuser()}@{socket.gethostname()}"
+    who = f"{os.environ.get('SUDO_USER') or _user()}@{socket.gethostname()}"
     return Run(now, f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}", who, message)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # nobody in the user database
+        return str(os.geteuid())
 
 
 def made(inventory: Path) -> tuple[str, str]:

@@ -71,18 +71,19 @@ class Payload:
                 yield from call.parcel.read()
 
 
-def payload_for(plan: HostPlan, run: Run | None, parcels: Mapping[str, Parcel]) -> Payload:
+def payload_for(plan: HostPlan, run: Run | int, parcels: Mapping[str, Parcel]) -> Payload:
     """Return the steps of a plan that has changes.
 
     Args:
         plan: a host's plan.
-        run: what the host keeps with what it is made to have; None when its last change is taken back.
+        run: what the host keeps with what it is made to have; or the number of the generation that is taken back,
+            and forgotten.
         parcels: the content of each artifact that the plan creates or updates, by address.
     """
     return Payload(plan.host, tuple(_calls(plan, run, parcels)))
 
 
-def _calls(plan: HostPlan, run: Run | None, parcels: Mapping[str, Parcel]) -> Iterator[Call]:
+def _calls(plan: HostPlan, run: Run | int, parcels: Mapping[str, Parcel]) -> Iterator[Call]:
     """Yield the steps: what harms nobody, validation, what goes live, what is waited for, what goes."""
     changed = [c for c in plan.changes if c.resource is not None]
     deleted = [c for c in plan.changes if c.action is Action.DELETE]
@@ -92,7 +93,7 @@ def _calls(plan: HostPlan, run: Run | None, parcels: Mapping[str, Parcel]) -> It
     for change in changed:
         yield from _preparation(change, plan, parcels)
     yield from _validations(plan)
-    if plan.manifest and run is not None:
+    if plan.manifest and isinstance(run, Run):
         content = encoded(plan.desired)
         parcel = parcel_of(content, hashlib.sha256(content).hexdigest())
         words = ("generation", str(parcel.size), parcel.sha256, about(run, plan.changes))
@@ -101,11 +102,12 @@ def _calls(plan: HostPlan, run: Run | None, parcels: Mapping[str, Parcel]) -> It
     yield from (_deletion(c) for c in deleted if c.address.startswith("unit:"))
     yield from _unit_calls(plan)
     yield Call(("settle",), "host:units", "apply/failed")
+    if plan.manifest:
+        kept = ("keep", str(KEPT)) if isinstance(run, Run) else ("drop", str(run))
+        yield Call(kept, "host:generation", "apply/failed")
     yield from (_deletion(c) for c in deleted if not c.address.startswith("unit:"))
     if any(c.address.startswith(f"file:{UNIT_FOLDER}") for c in deleted):
         yield Call(("reload",), "host:systemd", "apply/failed")
-    if plan.manifest:
-        yield Call(("keep", str(KEPT)) if run else ("drop",), "host:generation", "apply/failed")
     last = ("remember", *plan.manifest) if plan.manifest else ("forget",)
     yield Call(last, "host:manifest", "apply/failed")
 

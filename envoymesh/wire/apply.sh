@@ -151,12 +151,8 @@ keep() {
 
 numbered() { (cd "$KEPT/generations" && printf '%s\n' [0-9]* | grep -x '[0-9]*' | sort -n); }
 
-# drop: the newest generation was no good, and the host has what it had before it.
-drop() {
-    local last
-    last=$(numbered | tail -n 1)
-    [ -z "$last" ] || rm -rf -- "$KEPT/generations/$last"
-}
+# drop NUMBER: this generation was no good, and the host has what it had before it.
+drop() { rm -rf -- "$KEPT/generations/$1"; }
 
 # rename_again PATH...: Envoy reads a file when it is replaced by a rename, and then only.
 rename_again() {

@@ -72,7 +72,7 @@ def content_from(host: str, number: int, lines: Iterable[str]) -> tuple[Resource
 
 
 def _damaged(host: str, what: str, *saw: str) -> Failed:
-    hint = f"choose another: ./mesh history --limit {host}    or go forward: ./mesh provision --limit {host}"
+    hint = f"choose another: ./mesh history --limit {host}\nor go forward: ./mesh provision --limit {host}"
     return Failed(Problem("history/damaged", what, host, saw, f"{host}: nothing was changed", hint))
 
 

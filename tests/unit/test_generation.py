@@ -120,6 +120,9 @@ def test_the_last_run_is_that_of_any_host() -> None:
     hosts = {HostName("a"): kept(0, 1), HostName("b"): kept(0, 1, 3), HostName("c"): ()}
     assert last_run(hosts) == RUNS[3]
     assert last_run({HostName("c"): ()}) is None
+    ahead, behind = RUNS[4], RUNS[2]
+    order = tuple(Generation(i + 1, run, ()) for i, run in enumerate((RUNS[0], ahead, behind)))
+    assert last_run({HostName("a"): order, HostName("b"): order[:2]}) == behind
     assert run_named(hosts, "r1") == RUNS[1]
     assert run_named(hosts, "r2") is None
 
