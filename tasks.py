@@ -256,3 +256,18 @@ def test(c: Context, layer: str = "") -> partial[int]:
     Example: ./mesh test --layer unit,golden
     """
     return partial(import_module("tests.layers").run_tests, [name for name in layer.split(",") if name])
+
+
+@command(
+    case="which rows: nothing, everything, fleet, far, planning, list, separated by commas; otherwise all",
+    runs="how often each contestant runs; its median counts",
+)
+def bench(c: Context, case: str = "", runs: int = 5) -> partial[int]:
+    """Measure how long provisioning takes, beside Ansible and pyinfra.
+
+    Its hosts are made for it and gone in the end. A run of all rows writes docs/benchmarks.md.
+
+    Example: ./mesh bench --case nothing,list --runs 3
+    """
+    names = [name for name in case.split(",") if name]
+    return partial(import_module("benchmarks.bench").bench, names, runs)

@@ -1,0 +1,45 @@
+"""Samples: what repeated measurements come to, and the order in which they are taken."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Series:
+    """Repeated measurements of one thing, in the order in which they were taken; there is at least one.
+
+    `unit` is `s` or `MiB`.
+    """
+
+    values: tuple[float, ...]
+    unit: str = "s"
+
+    @property
+    def median(self) -> float:
+        """The middle one."""
+        return statistics.median(self.values)
+
+    @property
+    def least(self) -> float:
+        """The smallest one."""
+        return min(self.values)
+
+    @property
+    def most(self) -> float:
+        """The largest one."""
+        return max(self.values)
+
+
+def medians(measured: Mapping[str, Series]) -> dict[str, float]:
+    """Return the median of each series."""
+    return {name: series.median for name, series in measured.items()}
+
+
+def rounds(names: Sequence[str], runs: int) -> list[tuple[str, ...]]:
+    """Return who runs in which order, round by round.
+
+    Each runs once a round, so that noise hits all the same, and each round begins with another, so that nobody always
+    comes after the same one.
+    """
+    return [(*names[i % len(names) :], *names[: i % len(names)]) for i in range(runs)]

@@ -1,0 +1,116 @@
+"""The benchmark's pure parts: what samples come to, what must be reached, and how it is shown."""
+
+import pytest
+
+from benchmarks.cases import (
+    ANSIBLE,
+    CASES,
+    FLOOR,
+    FOUR_OF_MANY,
+    INSIDE,
+    MEMORY,
+    OURS,
+    PLANNED,
+    PYINFRA,
+    Bar,
+    Result,
+    planned,
+)
+from benchmarks.report import document, figure, filled, terminal
+from benchmarks.samples import Series, medians, rounds
+
+NOTHING = Result(
+    CASES["nothing"],
+    {
+        OURS: Series((0.6, 0.5, 0.7)),
+        FLOOR: Series((0.4, 0.4, 0.4)),
+        PYINFRA: Series((4.5, 5.0, 4.0)),
+        ANSIBLE: Series((30.0, 20.0, 12.0)),
+        INSIDE: Series((0.2, 0.2, 0.2)),
+    },
+)
+LIST = Result(CASES["list"], {OURS: Series((0.3,))})
+
+
+def verdicts(case: str, of: dict[str, float]) -> dict[str, bool]:
+    return {bar.what: bar.met for bar in CASES[case].bars(of)}
+
+
+def test_the_median_is_the_middle_whatever_the_order_and_an_outlier() -> None:
+    series = Series((9.0, 1.0, 2.0, 3.0, 60.0))
+    assert (series.median, series.least, series.most) == (3.0, 1.0, 60.0)
+    assert medians({"a": series, "b": Series((1.0, 2.0))}) == {"a": 3.0, "b": 1.5}
+
+
+def test_each_runs_once_a_round_and_each_begins_in_turn() -> None:
+    order = rounds(["a", "b", "c"], 4)
+    assert order == [("a", "b", "c"), ("b", "c", "a"), ("c", "a", "b"), ("a", "b", "c")]
+
+
+@pytest.mark.parametrize(("measured", "at_least", "met"), [(2, False, True), (2.01, False, False), (2, True, True)])
+def test_a_bar_is_met_at_its_limit(measured: float, at_least: bool, met: bool) -> None:
+    assert Bar("x", measured, 2, "", at_least=at_least).met is met
+    assert not Bar("x", 1.99, 2, "", at_least=True).met
+
+
+def test_bars_are_ratios_of_medians() -> None:
+    assert [(bar.what, round(bar.measured, 2), bar.met) for bar in NOTHING.bars] == [
+        ("as long as the floor", 1.5, True),
+        ("faster than pyinfra", 7.5, False),
+        ("faster than ansible-core", 33.33, False),
+    ]
+
+
+def test_the_cost_per_host_may_not_grow() -> None:
+    of = {OURS: 2.5, FLOOR: 2.0, FOUR_OF_MANY: 0.4, MEMORY: 120.0}
+    assert verdicts("fleet", of) == {
+        "as long as the floor": True,
+        "cost per host, 50 to 4": True,
+        "peak memory (RSS)": True,
+    }
+    assert not verdicts("fleet", {**of, FOUR_OF_MANY: 0.19})["cost per host, 50 to 4"]
+
+
+def test_wall_time_far_away_is_counted_in_round_trips() -> None:
+    [bar] = CASES["far"].bars({OURS: 1.3})
+    assert (round(bar.measured, 3), bar.limit, bar.met) == (13, 12, False)
+
+
+def test_planning_that_grows_faster_than_its_hosts_is_seen_though_it_is_quick() -> None:
+    inside = dict(zip((planned(n, whole=False) for n in PLANNED), (0.1, 0.4, 1.6), strict=True))
+    found = verdicts("planning", {**inside, planned(2000, whole=True): 2.0})
+    assert found == {"2000 hosts, whole process": True, "cost per host, 2000 to 500": False}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.714, "0.71 s"), (9.994, "9.99 s"), (9.996, "10.0 s"), (44.04, "44.0 s"), (104.2, "104 s")]
+)
+def test_figures_have_three_digits(value: float, text: str) -> None:
+    assert figure(value, "s") == text
+
+
+def test_the_terminal_shows_ratios_first_then_median_and_spread() -> None:
+    lines = terminal([NOTHING, LIST]).splitlines()
+    assert lines[0] == "4 hosts, nothing to do"
+    assert lines[2].split() == ["envoymesh", "0.60", "s", "0.50", "s", "0.70", "s", "3"]
+    assert lines[3].split()[:4] == ["1.50", "times", "that", "floor"]
+    assert "7.50 times faster" in lines[4]
+    assert any("7.50 times" in line and "≥ 8 times" in line and "not met" in line for line in lines)
+
+
+def test_tables_fit_a_terminal() -> None:
+    assert [line for line in terminal([NOTHING, LIST]).splitlines() if len(line) > 100] == []
+
+
+def test_the_document_has_every_bar_and_what_stands_in_the_way() -> None:
+    text = document([NOTHING, LIST], "2 processors", {"nothing": "Most of it is imports.\n"})
+    assert "| 4 hosts, nothing to do | 7.50 times | ≥ 8 times | faster than pyinfra | not met |" in text
+    assert "2 processors." in text
+    assert text.index("## 4 hosts") < text.index("Most of it is imports.") < text.index("## `invoke --list`")
+    assert [line for line in text.splitlines() if len(line) > 100] == []
+
+
+def test_text_is_filled_to_the_columns_of_the_document() -> None:
+    text = filled("word " * 50)
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.split() == ["word"] * 50
