@@ -2,8 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -157,11 +158,13 @@ def parse(text: str, file: str, *, seed: str) -> Mesh:
     Raises:
         Failed: with all of its problems, in the order of their lines.
     """
-    root = _composed(text, file)
+    data = _loaded(text, file)
+    # Only problems have places, and to find them takes as long as all else.
+    root = cache(lambda: YAML(typ="safe", pure=True).compose(text))
     try:
-        inventory = _Inventory.model_validate(YAML(typ="safe", pure=True).load(text))
+        inventory = _Inventory.model_validate(data)
     except ValidationError as errors:
-        raise Failed(*sorted((_schema_problem(e, root, file) for e in errors.errors()), key=_line)) from None
+        raise Failed(*sorted((_schema_problem(e, root(), file) for e in errors.errors()), key=_line)) from None
     problems = sorted(_cross_problems(inventory, root, file), key=_line)
     if problems:
         raise Failed(*problems)
@@ -192,11 +195,10 @@ def is_name(text: str) -> bool:
     return re.fullmatch(_NAME, text) is not None
 
 
-def _composed(text: str, file: str) -> Node | None:
-    """Return the YAML nodes, with their places; a duplicate key or broken YAML is one problem."""
+def _loaded(text: str, file: str) -> Any:
+    """Return what the YAML says; a duplicate key or broken YAML is one problem."""
     try:
-        YAML(typ="safe", pure=True).load(text)
-        return YAML(typ="safe", pure=True).compose(text)  # type: ignore[no-any-return]
+        return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         raise Failed(_broken_yaml(error, text, file)) from None
 
@@ -285,11 +287,11 @@ def _expectation(error: ErrorDetails) -> str:
     return error["msg"][:1].lower() + error["msg"][1:]
 
 
-def _cross_problems(inventory: _Inventory, root: Node | None, file: str) -> Iterator[Problem]:
+def _cross_problems(inventory: _Inventory, root: Callable[[], Node | None], file: str) -> Iterator[Problem]:
     """Yield what is wrong between settings that are each right."""
 
     def at(*location: str) -> str:
-        return f"{_place(root, location, file)}  {'.'.join(location)}"
+        return f"{_place(root(), location, file)}  {'.'.join(location)}"
 
     yield from _host_problems(inventory, at)
     yield from _path_problems(inventory, at)

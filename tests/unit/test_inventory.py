@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from envoymesh.model.inventory import MAX_SERVICES, load, parse
 from envoymesh.problems import Failed
@@ -114,3 +115,13 @@ def test_settings_of_a_host_win_over_those_of_all_hosts() -> None:
         ("deploy", 2222),
         ("deploy", 22),
     ]
+
+
+def test_places_are_looked_for_only_when_there_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compose(*_: object) -> None:
+        raise AssertionError("read once more")
+
+    monkeypatch.setattr(YAML, "compose", compose)
+    assert parse(SHIPPED, "inventory.yaml", seed="test").hosts
+    with pytest.raises(AssertionError, match="read once more"):
+        parse(SHIPPED.replace("10.77.0.31", "10.77.0.21"), "inventory.yaml", seed="test")
