@@ -1,7 +1,11 @@
 """The benchmark's pure parts: what samples come to, what must be reached, and how it is shown."""
 
+import configparser
+from pathlib import Path
+
 import pytest
 
+from benchmarks import planning
 from benchmarks.cases import (
     ANSIBLE,
     CASES,
@@ -16,8 +20,11 @@ from benchmarks.cases import (
     Result,
     planned,
 )
+from benchmarks.contestants import ansible_inventory, pyinfra_inventory
+from benchmarks.hosts import inventory
 from benchmarks.report import document, figure, filled, terminal
 from benchmarks.samples import Series, medians, rounds
+from envoymesh.model.inventory import parse
 
 NOTHING = Result(
     CASES["nothing"],
@@ -114,3 +121,28 @@ def test_text_is_filled_to_the_columns_of_the_document() -> None:
     text = filled("word " * 50)
     assert max(map(len, text.splitlines())) <= 100
     assert text.split() == ["word"] * 50
+
+
+def test_machines_and_tool_mean_the_same_hosts() -> None:
+    made = parse(inventory(50), "inventory.yaml", seed="x")
+    reached = parse(inventory(50, "{user: root, port: 22, jump: none}"), "inventory.yaml", seed="x")
+    assert (made.provider, reached.provider) == ("nspawn", "existing")
+    assert list(made.hosts) == list(reached.hosts)
+    assert [h.address for h in made.hosts.values()] == [h.address for h in reached.hosts.values()]
+    assert (len(made.hosts), len(made.edges)) == (50, 1)
+
+
+def test_the_planned_inventory_has_as_many_hosts_as_asked_for() -> None:
+    assert len(parse(planning.inventory(60), "inventory.yaml", seed="x").hosts) == 60
+
+
+def test_peers_are_told_the_same_hosts_and_check_their_keys() -> None:
+    hosts, key, known = {"front-envoy": "10.98.0.10", "service1-1": "10.98.0.11"}, Path("/k/id"), Path("/k/known")
+    told: dict[str, list[tuple[str, dict[str, object]]]] = {}
+    exec(pyinfra_inventory(hosts, key, known), told)
+    assert {name: data["ssh_hostname"] for name, data in told["hosts"]} == hosts
+    assert {data["ssh_strict_host_key_checking"] for _, data in told["hosts"]} == {"yes"}
+    ini = configparser.ConfigParser(allow_no_value=True, delimiters=("=",), interpolation=None)
+    ini.read_string(ansible_inventory(hosts, key, known))
+    assert dict(ini["all"]) == {f"{name} ansible_host": address for name, address in hosts.items()}
+    assert "StrictHostKeyChecking=yes" in ini["all:vars"]["ansible_ssh_common_args"]
