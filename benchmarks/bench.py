@@ -26,7 +26,7 @@ from benchmarks.cases import (
     Result,
     planned,
 )
-from benchmarks.hosts import ROOT, Hosts, far_from, hosts, missing
+from benchmarks.hosts import ROOT, Hosts, far_from, hosts, in_tens, missing
 from benchmarks.measure import NOTHING_WRITTEN, Command, peak_mib, run
 from benchmarks.report import document, terminal
 from benchmarks.samples import Series, rounds
@@ -191,9 +191,10 @@ def _envoy() -> Iterator[tuple[Path, Path]]:
         unpacked.unlink()
 
 
-def _provision(made: Hosts, count: int, notify: Notify) -> None:
+def _provision(made: Hosts, notify: Notify) -> None:
     notify(Event("", "provisioning them"))
-    run(contestants.envoymesh(made, f"{count} changed"))
+    for some in in_tens(list(made.addresses)):
+        run(contestants.envoymesh(made, f"{len(some)} changed", "--limit", ",".join(some)))
 
 
 def _unchanged(made: Hosts, count: int, *words: str, namespace: str = "") -> Command:
@@ -203,7 +204,7 @@ def _unchanged(made: Hosts, count: int, *words: str, namespace: str = "") -> Com
 def _measure_nothing(runs: int, notify: Notify) -> Measured:
     environment.make_peers(notify)
     with _given("nothing", FEW, notify) as made, _envoy() as (_, envoy):
-        _provision(made, FEW, notify)
+        _provision(made, notify)
         notify(Event("", "provisioning them with the peers"))
         run(contestants.pyinfra(made, envoy))
         samplers = {
@@ -234,7 +235,7 @@ def _measure_everything(runs: int, notify: Notify) -> Measured:
 
 def _measure_fleet(runs: int, notify: Notify) -> Measured:
     with _given("fleet", MANY, notify) as made:
-        _provision(made, MANY, notify)
+        _provision(made, notify)
         few = ["--limit", ",".join(list(made.addresses)[:FEW])]
         all_of_them = _unchanged(made, MANY)
         samplers: dict[str, Sampler] = {
@@ -250,7 +251,7 @@ def _measure_fleet(runs: int, notify: Notify) -> Measured:
 def _measure_far(runs: int, notify: Notify) -> Measured:
     with ExitStack() as stack:
         made = stack.enter_context(_given("far", SOME, notify))
-        _provision(made, SOME, notify)
+        _provision(made, notify)
         far = stack.enter_context(far_from(made, ROUND_TRIP_S / 2))
         samplers = {
             OURS: _sampler(OURS, _unchanged(made, SOME, namespace=far)),
