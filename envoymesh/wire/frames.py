@@ -26,6 +26,10 @@ class Frame:
         """Return the base64 field at `index` as text."""
         return self.data(index).decode(errors="replace")
 
+    def line(self, index: int) -> str:
+        """Return the fields from `index` on as the text that they were: one line."""
+        return " ".join(self.fields[index:])
+
 
 def frame_from(line: str) -> Frame | None:
     """Return the frame in `line`, or None when the line is not one."""

@@ -1,5 +1,6 @@
 """Gather: the script that reads a host, and how to read its answer."""
 
+import hashlib
 import re
 import shlex
 from collections import defaultdict
@@ -16,6 +17,7 @@ from envoymesh.plan.observed import (
 )
 from envoymesh.problems import Failed, Problem
 from envoymesh.resources import Artifact, Directory, File, Platform, Resource, Unit, User
+from envoymesh.resources.unit import STAMP_VARIABLE
 from envoymesh.wire.frames import Frame, frames_from
 
 Asked = Sequence[tuple[int, str]]
@@ -40,7 +42,7 @@ def gather_script(resources: Sequence[Resource], asked: Asked = (), dial: Dial =
         ["directories", *(r.path for r in resources if isinstance(r, Directory))],
         ["paths", *(f.path for f in files_)],
         ["files", *(word for f in files_ for word in (f.path, f.sha256))],
-        *(["artifact", str(i), artifact.path] for i, artifact in enumerate(artifacts)),
+        *(["artifact", str(i), artifact.path, _sha256(artifact.path)] for i, artifact in enumerate(artifacts)),
         ["units", *(r.name for r in resources if isinstance(r, Unit))],
         *(["http", str(i), str(port), path] for i, (port, path) in enumerate(_requests(resources, asked))),
         *(["dial", str(i), address, str(port)] for i, (address, port) in enumerate(dial)),
@@ -49,6 +51,10 @@ def gather_script(resources: Sequence[Resource], asked: Asked = (), dial: Dial =
     return LIBRARY + "".join(
         f"{shlex.join(call)}\n" for call in (["platform"], ["manifest"], *asking, ["frame", "end"])
     )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _requests(resources: Sequence[Resource], asked: Asked) -> list[tuple[int, str]]:
@@ -89,10 +95,10 @@ def _observed(
     generation, managed = frames["manifest"][0].fields[0], frames["manifest"][0].text(1)
     return Observed(
         platform=_platform(frames["platform"][0]),
-        users=frozenset(line.split(":", 1)[0] for f in frames["users"] for line in f.text(0).splitlines()),
-        paths=_paths(b"".join(f.data(0) for f in frames["paths"]), frames["file"]),
+        users=frozenset(f.fields[0] for f in frames["user"]),
+        paths=_paths(resources, frames),
         artifacts={artifacts[int(f.fields[0])]: f.fields[1] for f in frames["artifact"] if f.fields[1]},
-        units=_units("".join(f.text(0) for f in frames["units"]), frames["stamp"]),
+        units=_units(frames["unit"]),
         answers={asked[int(f.fields[0])]: http_answer(f.data(1)) for f in frames["http"]},
         manifest=frozenset(filter(None, managed.split("\0"))),
         generation=generation,
@@ -115,35 +121,37 @@ def _platform(frame: Frame) -> Platform:
     return Platform(machine, _version(glibc), _version(python))
 
 
-def _paths(listing: bytes, file_frames: Sequence[Frame]) -> dict[str, ObservedPath]:
-    digests = {f.text(0): f for f in file_frames}
-    observed = {}
-    for entry in filter(None, listing.split(b"\0")):
-        mode, owner, group, kind, path = entry.decode(errors="surrogateescape").split(":", 4)
-        kind = "regular file" if kind == "regular empty file" else kind
-        frame = digests.get(path)
-        observed[path] = ObservedPath(
-            kind=kind,
-            owner=owner,
-            group=group,
-            mode=int(mode, 8),
-            sha256=frame.fields[1] if frame else None,
-            content=frame.data(2) if frame and len(frame.fields) > 2 else None,
-        )
-    return observed
+def _paths(resources: Sequence[Resource], frames: Mapping[str, Sequence[Frame]]) -> dict[str, ObservedPath]:
+    directories, files_ = ([r.path for r in resources if isinstance(r, kind)] for kind in (Directory, File))
+    digests = {f.fields[0]: f for f in frames["file"]}
+    return {
+        **{directories[int(f.fields[0])]: _path(f, None) for f in frames["directory"]},
+        **{files_[int(f.fields[0])]: _path(f, digests.get(f.fields[0])) for f in frames["path"]},
+    }
 
 
-def _units(listing: str, stamps: Sequence[Frame]) -> dict[str, ObservedUnit]:
-    running = {f.fields[0]: f.fields[1] for f in stamps}
+def _path(listed: Frame, digest: Frame | None) -> ObservedPath:
+    mode, owner, group, kind = listed.line(1).split(":")
+    return ObservedPath(
+        kind="regular file" if kind == "regular empty file" else kind,
+        owner=owner,
+        group=group,
+        mode=int(mode, 8),
+        sha256=digest.fields[1] if digest else None,
+        content=digest.data(2) if digest and len(digest.fields) > 2 else None,
+    )
+
+
+def _units(frames: Sequence[Frame]) -> dict[str, ObservedUnit]:
     units = {}
-    for block in filter(None, listing.strip().split("\n\n")):
+    for block in filter(None, "\n".join(f.line(0) for f in frames).strip().split("\n\n")):
         said = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         units[said["Id"]] = ObservedUnit(
             load=said["LoadState"],
             active=said["ActiveState"],
             enabled=said["UnitFileState"],
             needs_reload=said["NeedDaemonReload"] == "yes",
-            stamp=running.get(said["Id"], ""),
+            stamp=said.get(STAMP_VARIABLE, ""),
         )
     return units
 

@@ -8,84 +8,104 @@ frame() { printf '\036EM %s\n' "$*"; }
 packed() { base64 -w0; }
 
 platform() {
-    local python
+    local python libc
     python=$(readlink -f /usr/bin/python3) # the one that the units name
     case $python in
         */python3.[0-9]*) python=${python##*/python} ;;
         *) python=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ;;
     esac
-    frame platform "$(uname -m)" "$(getconf GNU_LIBC_VERSION 2>/dev/null | tr -dc 0-9.)" "$python"
+    libc=$(getconf GNU_LIBC_VERSION 2>/dev/null)
+    frame platform "$HOSTTYPE" "${libc##* }" "$python"
 }
 
 # manifest: what tells the last apply from every other, and what it managed.
-manifest() { frame manifest "$(stat -c '%i.%.Y' "$KEPT/manifest" 2>/dev/null)" "$(packed 2>/dev/null <"$KEPT/manifest")"; }
+manifest() {
+    frame manifest "$(stat -c '%i.%.Y' "$KEPT/manifest" 2>/dev/null)" "$(base64 -w0 "$KEPT/manifest" 2>/dev/null)"
+}
 
-users() { frame users "$(getent passwd "$@" | packed)"; }
+users() {
+    local name
+    while IFS=: read -r name _; do frame user "$name"; done < <(getent passwd "$@")
+}
 
-LISTED='%a:%U:%G:%F:%n\0'
+declare -A INDEX=()
+LISTED='%n\0%a:%U:%G:%F\0'
 # A path that is absent makes stat complain and print nothing: absence is an answer here.
-paths() { frame paths "$(stat --printf "$LISTED" -- "$@" 2>/dev/null | packed)"; }
+paths() {
+    number "$@"
+    listed path < <(stat --printf "$LISTED" -- "$@" 2>/dev/null)
+}
 
 # directories PATH...: a link to a directory is as good as one.
-directories() { frame paths "$(stat -L --printf "$LISTED" -- "$@" 2>/dev/null | packed)"; }
+directories() {
+    number "$@"
+    listed directory < <(stat -L --printf "$LISTED" -- "$@" 2>/dev/null)
+}
+
+number() {
+    local path i=0
+    for path; do INDEX[$path]=$((i++)); done
+}
+
+listed() {
+    local path said
+    while IFS= read -r -d '' path && IFS= read -r -d '' said; do frame "$1" "${INDEX[$path]}" "$said"; done
+}
 
 declare -A WANTED=()
 # files (PATH SHA256)...: digests of all, content of those that differ (for the diff), 256 KiB of it at most.
 files() {
-    local path sum
+    local path sum i=0 there=()
     while [ $# -gt 0 ]; do
-        WANTED[$1]=$2
+        INDEX[$1]=$((i++)) WANTED[$1]=$2
+        [ ! -f "$1" ] || [ -L "$1" ] || there+=("$1")
         shift 2
     done
+    [ ${#there[@]} -gt 0 ] || return
     while IFS= read -r -d '' sum; do
         path=${sum:66}
         sum=${sum:0:64}
         if [ "${WANTED[$path]}" = "$sum" ]; then
-            frame file "$(printf %s "$path" | packed)" "$sum"
+            frame file "${INDEX[$path]}" "$sum"
         else
-            frame file "$(printf %s "$path" | packed)" "$sum" "$(head -c 262144 -- "$path" | packed)"
+            frame file "${INDEX[$path]}" "$sum" "$(head -c 262144 -- "$path" | packed)"
         fi
-    done < <(for path in "${!WANTED[@]}"; do [ -f "$path" ] && [ ! -L "$path" ] && printf '%s\0' "$path"; done |
-        xargs -0 -r sha256sum -z -b --)
+    done < <(sha256sum -z -b -- "${there[@]}")
 }
 
-fingerprint() { find "$1" -printf '%P %s %T@ %m %U\n' 2>/dev/null | sort | sha256sum | cut -c1-64; }
-
-# artifact INDEX PATH: its digest when it is as it was pushed; nothing when it is absent or was touched since.
+# artifact INDEX PATH STAMP: its digest when it is as it was pushed; nothing when it is absent or was touched since.
 artifact() {
-    local digest='' print='' stamp
-    stamp=$KEPT/artifacts/$(printf %s "$2" | sha256sum | cut -c1-64)
-    [ -e "$2" ] && [ -r "$stamp" ] && read -r digest print <"$stamp"
-    [ -n "$print" ] && [ "$print" = "$(fingerprint "$2")" ] || digest=
+    local digest='' before='' now='' stamp=$KEPT/artifacts/$3
+    [ -e "$2" ] && [ -r "$stamp" ] && read -r digest before <"$stamp"
+    [ -z "$before" ] || now=$(find "$2" -printf '%P %s %T@ %m %U\n' 2>/dev/null | sort | sha256sum)
+    [ -n "$before" ] && [ "$before" = "${now%% *}" ] || digest=
     frame artifact "$1" "$digest"
 }
 
 # units NAME...: what systemd says, and the stamp in the environment of the main process.
 units() {
-    local line pid='' stamp word
+    local line pid word
     while IFS= read -r line; do
+        frame unit "$line"
         case $line in
-            MainPID=*) pid=${line#MainPID=} ;;
-            Id=*)
-                stamp=
-                if [ "${pid:-0}" != 0 ] && [ -r "/proc/$pid/environ" ]; then
-                    while IFS= read -r -d '' word; do
-                        case $word in ENVOYMESH_STAMP=*) stamp=${word#*=} ;; esac
-                    done <"/proc/$pid/environ"
-                fi
-                frame stamp "${line#Id=}" "$stamp"
+            MainPID=0) ;;
+            MainPID=*)
+                pid=${line#MainPID=}
+                [ -r "/proc/$pid/environ" ] || continue
+                while IFS= read -r -d '' word; do
+                    case $word in ENVOYMESH_STAMP=*) frame unit "$word" ;; esac
+                done <"/proc/$pid/environ"
                 ;;
         esac
-    done < <(systemctl show -p MainPID -p Id -- "$@")
-    frame units "$(systemctl show -p Id -p LoadState -p ActiveState -p SubState -p UnitFileState \
-        -p NeedDaemonReload -- "$@" | packed)"
+    done < <(systemctl show -p Id -p LoadState -p ActiveState -p SubState -p UnitFileState -p NeedDaemonReload \
+        -p MainPID -- "$@")
 }
 
 # http INDEX PORT PATH: the raw answer of a port of the loopback; nothing when it refuses or hangs.
 http() {
     frame http "$1" "$({ exec 3<>"/dev/tcp/127.0.0.1/$2" &&
         printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$3" >&3 &&
-        timeout 3 cat <&3; } 2>/dev/null | packed)"
+        exec timeout 3 base64 -w0 <&3; } 2>/dev/null)"
 }
 
 # dial INDEX ADDRESS PORT: whether something accepts a connection from here.

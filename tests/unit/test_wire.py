@@ -25,6 +25,8 @@ PLAN = HostPlan(
 RUN = Run(datetime(2026, 1, 31, 9, 45, 2, tzinfo=UTC), "20260131T094502Z-3fa9", "me@box", NASTY)
 PAYLOAD = payload_for(PLAN, RUN, {})
 STAGE = next(i for i, call in enumerate(PAYLOAD.calls) if call.verb == "stage")
+GATHERED = [f"{MARK}platform x86_64 2.36 3.11", f"{MARK}manifest  "]
+STATES = ["LoadState=loaded", "ActiveState=active", "SubState=running", "UnitFileState=enabled", "NeedDaemonReload=yes"]
 
 
 def packed(text: str) -> str:
@@ -44,14 +46,14 @@ def test_an_answer_that_ends_early_says_nothing_about_the_host() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["paths 7", f"paths {packed('755:root')}", f"units {packed('Id=x.service')}", "artifact 3 abc", "platform"],
+    ["path 7 755:root:root:directory", "path 0 755:root", "unit Id=x.service", "artifact 3 abc", "platform"],
 )
 def test_an_answer_that_makes_no_sense_is_a_problem_of_that_host(line: str) -> None:
-    lines = [f"{MARK}platform x86_64 2.36 3.11", f"{MARK}manifest  ", f"{MARK}{line}", f"{MARK}end"]
+    lines = [*GATHERED, f"{MARK}{line}", f"{MARK}end"]
     if line == "platform":
         del lines[0], lines[1]
     with pytest.raises(Failed) as failed:
-        observed_from("web", lines, ())
+        observed_from("web", lines, (FILE,))
     assert failed.value.problems[0].code == "host/gather"
     assert failed.value.problems[0].saw
 
@@ -101,14 +103,14 @@ def test_chunked_answers_are_put_together() -> None:
     assert http_answer(b"").status is None
 
 
-def test_a_listing_of_paths_is_read_back_as_it_is() -> None:
-    listing = b"755:root:root:directory:/etc/x\x00640:root:domain users:regular empty file:/etc/a b\nc:d\0"
-    lines = [
-        f"{MARK}platform x86_64 2.36 3.11",
-        f"{MARK}manifest  ",
-        f"{MARK}paths {base64.b64encode(listing).decode()}",
-        f"{MARK}end",
-    ]
-    paths = observed_from("web", lines, ()).paths
-    assert (paths["/etc/x"].kind, paths["/etc/x"].mode) == ("directory", 0o755)
-    assert (paths["/etc/a b\nc:d"].kind, paths["/etc/a b\nc:d"].group) == ("regular file", "domain users")
+def test_names_of_owners_may_have_blanks() -> None:
+    lines = [*GATHERED, f"{MARK}path 0 640:root:domain  users:regular empty file", f"{MARK}end"]
+    seen = observed_from("web", lines, (FILE,)).paths[NASTY]
+    assert (seen.owner, seen.group, seen.kind) == ("root", "domain  users", "regular file")
+
+
+def test_a_unit_is_told_with_the_stamp_of_what_runs_or_none() -> None:
+    texts = ["MainPID=7", "ENVOYMESH_STAMP=abc", "Id=a.service", *STATES, "", "MainPID=0", "Id=b.service", *STATES]
+    units = observed_from("web", [*GATHERED, *(f"{MARK}unit {text}" for text in texts), f"{MARK}end"], ()).units
+    assert {name: unit.stamp for name, unit in units.items()} == {"a.service": "abc", "b.service": ""}
+    assert units["b.service"].needs_reload
