@@ -61,8 +61,9 @@ user() {
         useradd --system --gid "$1" --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin -- "$1"
 }
 
-# directory PATH OWNER GROUP MODE: a link to a directory is as good as one.
-directory() { mkdir -p -- "$1" && chown "$2:$3" -- "$1" && chmod "$4" -- "$1"; }
+# directory PATH OWNER GROUP MODE: a link to a directory is as good as one. With fewer than five digits, chmod would
+# leave a directory its bits for the group of what is made in it.
+directory() { mkdir -p -- "$1" && chown "$2:$3" -- "$1" && chmod "0$4" -- "$1"; }
 
 # receive SIZE SHA256 FILE: takes SIZE bytes of standard input.
 receive() {

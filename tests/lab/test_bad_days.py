@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from envoymesh.events import OutcomeKind
 from envoymesh.machines import cgroup, netns
 from envoymesh.model.mesh import HostName
 from envoymesh.problems import Failed
-from envoymesh.resources import Directory, File, Resource, Unit, Validation
+from envoymesh.resources import File, Resource, Unit, Validation
 from envoymesh.run.converge import apply, read
 from envoymesh.run.provision import desired_of
 from tests.labs import eventually
@@ -238,33 +237,6 @@ def test_a_unit_that_does_not_become_ready_puts_everything_back(lab: TestMesh) -
     assert "  - delete   file:/etc/envoymesh/new.txt  (" in left, "it was to be, so it is looked after"
     assert "1 change on 1 host; 2 hosts as desired" in left
     lab.run("provision")
-
-
-def test_any_path_and_any_content_survive_the_wire(lab: TestMesh) -> None:
-    workspace = lab.workspace
-    folder = "/etc/a b'\"$(touch hit)`id`;&|*?\\é\u2028"
-    resources: tuple[Resource, ...] = (
-        Directory(folder),
-        *(
-            File(f"{folder}/{name}", content)
-            for name, content in {
-                "x\ny": b"",
-                "-rf": bytes(range(256)) * 40,
-                "$(reboot)": b"no newline",
-                "{staged}": b"\n\n",
-            }.items()
-        ),
-    )
-    edge = HostName("front-envoy")
-    kept = tuple(desired_of(workspace, workspace.mesh.edges)[edge])
-    with workspace.fleet(workspace.mesh.edges) as fleet:
-        first = read(fleet, edge, (*kept, *resources))
-        assert apply(fleet, first, workspace, lambda event: None).kind is OutcomeKind.CHANGED
-        assert read(fleet, edge, (*kept, *resources)).plan.changes == ()
-        last = read(fleet, edge, kept)
-        apply(fleet, last, workspace, lambda event: None)
-    assert lab.on("front-envoy", "find / -xdev -name hit -o -path '/etc/a b*'") == ""
-    lab.run("plan")
 
 
 def test_a_host_that_dies_in_the_middle_does_not_stop_the_others(lab: TestMesh) -> None:

@@ -69,6 +69,8 @@ class Sshd:
             "UsePAM no",
             "PidFile none",
             "LogLevel VERBOSE",
+            "Match User root",
+            "SetEnv HOME=/nonexistent",  # bash would run what the tester has in ~/.bashrc before every script
         ]
 
     def login(self, known_hosts: Path, **more: Any) -> Login:
