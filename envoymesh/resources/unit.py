@@ -12,13 +12,15 @@ class Probe:
     """An HTTP request on the host's loopback that answers 200 once a unit serves.
 
     `stats` maps names of Envoy's text stats to the values that they must have (the versions of the files
-    that it loaded, from `/stats` on the same port); empty for anything that is not an Envoy.
+    that it loaded, from `/stats` on the same port); empty for anything that is not an Envoy. After `timeout_s`
+    seconds without it the unit has failed; systemd itself gives a start 90 s (DefaultTimeoutStartSec), and a
+    busy host with emulated processors was seen to need more than 30.
     """
 
     port: int
     path: str
     stats: Mapping[str, str] = field(default_factory=dict)
-    timeout_s: int = 30
+    timeout_s: int = 60
 
 
 @dataclass(frozen=True)
