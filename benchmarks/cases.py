@@ -12,6 +12,7 @@ INSIDE = "floor, without start"
 FEW, SOME, MANY = 4, 20, 50
 """How many hosts the cases have."""
 
+ALL_OF_IT = f"{OURS}, all of its own work"
 FOUR_OF_MANY = f"{OURS}, 4 of the hosts"
 MEMORY = f"{OURS}, peak memory"
 ROUND_TRIP_S = 0.1
@@ -120,9 +121,10 @@ CASES = {
         Case(
             "everything",
             f"{FEW} stock hosts, everything to do",
-            "The hosts are made anew before every run. The peers make 14 resources on each: a user, 4 directories, the "
-            "Envoy binary, 3 Envoy files, an application's file, 2 units, and both of them started. envoymesh does its "
-            "own full work: these and its application's packages, certificates, validation by Envoy, and waiting until "
+            "The hosts are made anew before every run. Each contestant makes the same 14 resources on each: a user, 4 "
+            "directories, the Envoy binary, 3 Envoy files, an application's file, 2 units, and both of them started; "
+            "envoymesh waits, besides, until both answer. A second line is all that `./mesh provision` does: "
+            "these and the application's packages, certificates, validation by Envoy, and waiting until "
             "all of it serves. The floor sends each host Envoy alone, as `gzip -dc > FILE` over bare Paramiko.",
             _everything,
         ),

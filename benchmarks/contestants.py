@@ -20,6 +20,12 @@ def envoymesh(made: Hosts, said: str, *words: str, namespace: str = "") -> Comma
     return Command("envoymesh", entering(namespace or made.near, argv), ROOT, said)
 
 
+def same_work(made: Hosts, said: str) -> Command:
+    """Return the peers' work, done by envoymesh's engine."""
+    argv = [PYTHON, "-m", "benchmarks.same_work", str(made.inventory)]
+    return Command("envoymesh", entering(made.near, argv), ROOT, said)
+
+
 def floor(made: Hosts, *, namespace: str = "") -> Command:
     """Return a connection to each host and one command on it."""
     command = made.floor("true")

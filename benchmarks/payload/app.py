@@ -1,4 +1,4 @@
-"""The application of the peers' hosts: answers every path with the host's name."""
+"""The application of the hosts: answers every path with the host's name."""
 
 import http.server
 import socket
@@ -6,6 +6,8 @@ import socket
 
 class Hello(http.server.BaseHTTPRequestHandler):
     """Answers GET."""
+
+    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         """Answer with one line."""
