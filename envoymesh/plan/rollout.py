@@ -11,9 +11,9 @@ from envoymesh.resources import Unit, Validation
 def batches(mesh: Mesh, changing: Collection[HostName], serving: Collection[HostName]) -> Iterator[list[HostName]]:
     """Yield the hosts of `changing` in batches, each to be well before the next begins.
 
-    Service hosts come before edges, so that no front learns of an endpoint before it serves. Hosts that serve nobody
-    yet come first, all at once. Of those that do, first the canaries, then up to `max_parallel` of each service at a
-    time; edges one by one.
+    Where none of them serves yet, all change at once. Else service hosts come before edges, so that no front learns
+    of an endpoint before it serves: first, all at once, those that serve nobody yet, then the canaries, then up to
+    `max_parallel` of each service at a time; edges one by one.
 
     Args:
         mesh: the inventory, whose order it is.
@@ -24,6 +24,9 @@ def batches(mesh: Mesh, changing: Collection[HostName], serving: Collection[Host
 
 
 def _batches(mesh: Mesh, changing: Collection[HostName], serving: Collection[HostName]) -> Iterator[list[HostName]]:
+    if not any(name in serving for name in changing):
+        yield [name for name in mesh.hosts if name in changing]
+        return
     fresh = [h for h in mesh.hosts.values() if h.name in changing and h.name not in serving]
     others = [h for h in mesh.hosts.values() if h.name in changing and h.name in serving and not h.is_edge]
     yield [h.name for h in fresh if not h.is_edge]

@@ -30,9 +30,15 @@ def told(of: Mesh, changing: Collection[HostName], serving: Collection[HostName]
     return [" ".join(batch) for batch in batches(of, changing, serving)]
 
 
-def test_hosts_that_serve_nobody_change_at_once_service_hosts_first() -> None:
+def test_where_nothing_serves_all_change_at_once() -> None:
     new = mesh(2, 1, edges=2)
-    assert told(new, set(new.hosts), ()) == ["a-0 a-1 b-0", "edge-0 edge-1"]
+    [together] = told(new, set(new.hosts), ())
+    assert sorted(together.split()) == ["a-0", "a-1", "b-0", "edge-0", "edge-1"]
+
+
+def test_new_hosts_of_a_mesh_that_serves_change_at_once_service_hosts_first() -> None:
+    grown = mesh(2, 1, edges=2)
+    assert told(grown, set(grown.hosts), {HostName("b-0")}) == ["a-0 a-1", "b-0", "edge-0 edge-1"]
 
 
 def test_a_canary_is_first_then_a_share_of_each_service_then_edge_by_edge() -> None:
