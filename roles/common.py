@@ -13,9 +13,11 @@ from envoymesh.model.releases import RELEASES
 from envoymesh.resources import (
     Artifact,
     Directory,
+    Effect,
     EnvoyBinary,
     File,
     Probe,
+    Reader,
     Resource,
     Unit,
     User,
@@ -42,13 +44,15 @@ class Xds:
     """An xDS file before it is stamped.
 
     `name` is its path inside the process's folder, `resources` its YAML text from the line `resources:` on,
-    `stat` the name of Envoy's text stat that tells the version loaded.
+    `stat` the name of Envoy's text stat that tells the version loaded, `effect` what another version does: of all
+    that Envoy takes from a file, listeners alone cost connections.
     """
 
     name: str
     resources: str
     stat: str
     secret: bool = False
+    effect: Effect = Effect.HOT
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,11 @@ class Process:
     def user(self) -> str:
         """The system user that it runs as."""
         return f"envoymesh-{self.name}"
+
+    @property
+    def unit(self) -> str:
+        """The unit that runs it."""
+        return f"{self.user}.service"
 
     @property
     def folder(self) -> str:
@@ -112,7 +121,7 @@ def process_resources(process: Process, host: Host, mesh: Mesh, files: Sequence[
     unit = _unit(process, host, mesh, bootstrap, {file.stat: version for file, _, version in versioned})
     config = [
         *(_xds_file(process, file, text) for file, text, _ in versioned),
-        File(f"{process.folder}/bootstrap.yaml", bootstrap.encode()),
+        File(f"{process.folder}/bootstrap.yaml", bootstrap.encode(), reader=Reader(process.unit, Effect.RESTART)),
     ]
     return [
         User(process.user),
@@ -125,9 +134,10 @@ def process_resources(process: Process, host: Host, mesh: Mesh, files: Sequence[
 
 def _xds_file(process: Process, file: Xds, text: str) -> File:
     path = f"{process.folder}/{file.name}"
+    reader = Reader(process.unit, file.effect, file.stat)
     if file.secret:
-        return File(path, text.encode(), group=process.user, mode=0o640, secret=True)
-    return File(path, text.encode())
+        return File(path, text.encode(), group=process.user, mode=0o640, secret=True, reader=reader)
+    return File(path, text.encode(), reader=reader)
 
 
 def _validation(process: Process, mesh: Mesh, config: Sequence[File], guards: Sequence[Resource]) -> Validation:
@@ -159,8 +169,7 @@ def _unit(process: Process, host: Host, mesh: Mesh, bootstrap: str, stats: dict[
         "node": host.name,
         "open_files": OPEN_FILES,
     }
-    name = f"{process.user}.service"
-    return unit_resources(name, "units/envoy.service.j2", values, bootstrap, Probe(ADMIN_PORT, "/ready", stats))
+    return unit_resources(process.unit, "units/envoy.service.j2", values, bootstrap, Probe(ADMIN_PORT, "/ready", stats))
 
 
 def unit_resources(name: str, template: str, values: dict[str, object], read: str, probe: Probe) -> list[Resource]:
@@ -175,4 +184,5 @@ def unit_resources(name: str, template: str, values: dict[str, object], read: st
     """
     stamp = hashlib.sha256((render(template, stamp="", **values) + read).encode()).hexdigest()
     text = render(template, stamp=stamp, **values)
-    return [File(f"/etc/systemd/system/{name}", text.encode()), Unit(name, stamp, probe)]
+    file = File(f"/etc/systemd/system/{name}", text.encode(), reader=Reader(name, Effect.RESTART))
+    return [file, Unit(name, stamp, probe)]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from envoymesh.model.mesh import Host, Mesh, Service
 from envoymesh.model.ports import HEALTH_PATH, SIDECAR_PORT
 from envoymesh.model.secrets import KeyPair
-from envoymesh.resources import Resource
+from envoymesh.resources import Effect, Resource
 from roles.common import Process, Xds, process_resources
 from roles.render import render
 
@@ -45,7 +45,7 @@ def _files(mesh: Mesh, pair: KeyPair) -> Iterator[Xds]:
     routes = render("front/rds.yaml.j2", services=sorted(services, key=_deepest_first))
     yield Xds("rds.yaml", routes, "http.ingress_http.rds.local_route.version_text")
     listeners = render("front/lds.yaml.j2", folder=folder, http_port=mesh.http_port, https_port=mesh.https_port)
-    yield Xds("lds.yaml", listeners, "listener_manager.lds.version_text")
+    yield Xds("lds.yaml", listeners, "listener_manager.lds.version_text", effect=Effect.DRAIN)
 
 
 def _deepest_first(service: Service) -> tuple[int, str]:

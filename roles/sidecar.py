@@ -2,7 +2,7 @@
 
 from envoymesh.model.mesh import Host, Mesh, Service
 from envoymesh.model.ports import APP_PORT, HEALTH_PATH, SIDECAR_PORT
-from envoymesh.resources import Resource
+from envoymesh.resources import Effect, Resource
 from roles.common import Process, Xds, process_resources
 from roles.render import render
 from roles.service import UNIT as APP_UNIT
@@ -23,7 +23,7 @@ def resources(host: Host, mesh: Mesh, service: Service) -> list[Resource]:
     files = [
         Xds("cds.yaml", clusters, "cluster_manager.cds.version_text"),
         Xds("rds.yaml", routes, "http.ingress_http.rds.local_route.version_text"),
-        Xds("lds.yaml", listeners, "listener_manager.lds.version_text"),
+        Xds("lds.yaml", listeners, "listener_manager.lds.version_text", effect=Effect.DRAIN),
     ]
     return process_resources(process, host, mesh, files)
 

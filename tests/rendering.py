@@ -8,7 +8,8 @@ from envoymesh.certificates import make_authority, make_leaf, names_of
 from envoymesh.model.inventory import parse
 from envoymesh.model.mesh import HostName, Mesh
 from envoymesh.model.secrets import KeyPair, Secrets
-from envoymesh.resources import File, Resource, Validation
+from envoymesh.plan.observed import TEXT_STATS, HttpAnswer, Observed, ObservedPath, ObservedUnit
+from envoymesh.resources import Artifact, Directory, File, Platform, Resource, Unit, User, Validation
 from roles import desired
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -55,3 +56,33 @@ def files_of(resources: Sequence[Resource]) -> dict[str, File]:
 def validation_of(resources: Sequence[Resource]) -> Validation:
     (validation,) = (r for r in resources if isinstance(r, Validation))
     return validation
+
+
+PLATFORM = Platform("x86_64", (2, 36), (3, 11))
+
+
+def observed_of(resources: Sequence[Resource], generation: str = "7.1") -> Observed:
+    """Return how a host is read that has, and runs, exactly this."""
+    units = [r for r in resources if isinstance(r, Unit)]
+    paths = {r.path: ObservedPath("directory", r.owner, r.group, r.mode) for r in resources if isinstance(r, Directory)}
+    paths |= {
+        f.path: ObservedPath("regular file", f.owner, f.group, f.mode, f.sha256, f.content)
+        for f in files_of(resources).values()
+    }
+    return Observed(
+        platform=PLATFORM,
+        users=frozenset(r.name for r in resources if isinstance(r, User)),
+        paths=paths,
+        artifacts={r.path: r.source.digest(PLATFORM) for r in resources if isinstance(r, Artifact)},
+        units={u.name: ObservedUnit("loaded", "active", "enabled", needs_reload=False, stamp=u.stamp) for u in units},
+        answers={
+            (u.probe.port, TEXT_STATS): HttpAnswer(200, "".join(f'{k}: "{v}"\n' for k, v in u.probe.stats.items()))
+            for u in units
+            if u.probe.stats
+        },
+        manifest=frozenset(r.address for r in resources if not isinstance(r, Validation)),
+        generation=generation,
+    )
+
+
+BARE = Observed(PLATFORM, frozenset(), {}, {}, {}, {}, frozenset())

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from envoymesh.model.mesh import HostName
-from envoymesh.resources import Resource
+from envoymesh.resources import Effect, Resource
 
 
 class Action(StrEnum):
@@ -19,9 +19,10 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """One step. `because` and `diff` are for people: nothing may be decided by them.
+    """One step. `because`, `diff` and `effect` are for people: nothing may be decided by them.
 
-    `resource` is None for what no role asks for any more: there, the address says it all.
+    `resource` is None for what no role asks for any more: there, the address says it all. `effect` is what the step
+    does to processes that run.
     """
 
     address: str
@@ -29,6 +30,7 @@ class Change:
     because: str
     diff: str = ""
     resource: Resource | None = field(default=None, repr=False)
+    effect: Effect = Effect.NONE
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from envoymesh.model.mesh import HostName
 from envoymesh.plan.change import Action, Change, HostPlan
+from envoymesh.plan.effects import with_effects
 from envoymesh.plan.observed import Observed, ObservedPath, ObservedUnit
 from envoymesh.problems import Failed, listed
 from envoymesh.resources import Artifact, Directory, File, Resource, Unit, User, Validation
@@ -27,6 +28,7 @@ def plan_for(host: HostName, desired: Sequence[Resource], observed: Observed) ->
     if not changes and observed.manifest != frozenset(manifest):
         because = "an apply that was cut off did not finish it"
         changes.append(Change("manifest:last-apply", Action.UPDATE, because))
+    changes = with_effects(changes, desired, observed)
     digests = {r.address: r.source.digest(observed.platform) for r in desired if isinstance(r, Artifact)}
     return HostPlan(host, observed.generation, tuple(changes), manifest if changes else (), tuple(desired), digests)
 

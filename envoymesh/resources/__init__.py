@@ -4,7 +4,8 @@ Every resource has an `address`, `kind:name`, that is stable, unique on its host
 """
 
 from envoymesh.resources.artifact import Artifact, EnvoyBinary, Platform, PythonPackages, Source, Tree
-from envoymesh.resources.file import Directory, File
+from envoymesh.resources.effect import Effect
+from envoymesh.resources.file import Directory, File, Reader
 from envoymesh.resources.unit import Probe, Unit
 from envoymesh.resources.user import User
 from envoymesh.resources.validation import Validation
@@ -14,11 +15,13 @@ Resource = User | Directory | File | Artifact | Unit | Validation
 __all__ = [
     "Artifact",
     "Directory",
+    "Effect",
     "EnvoyBinary",
     "File",
     "Platform",
     "Probe",
     "PythonPackages",
+    "Reader",
     "Resource",
     "Source",
     "Tree",

@@ -3,6 +3,8 @@
 import hashlib
 from dataclasses import dataclass, field
 
+from envoymesh.resources.effect import Effect
+
 
 @dataclass(frozen=True)
 class Directory:
@@ -20,10 +22,24 @@ class Directory:
 
 
 @dataclass(frozen=True)
+class Reader:
+    """The unit whose process reads a file, and what it costs when that process takes another content.
+
+    RESTART stands for a file that is read when the process starts, and only then; `stat` names, for any other, the text
+    stat of Envoy that tells which version of it is loaded.
+    """
+
+    unit: str
+    effect: Effect
+    stat: str = ""
+
+
+@dataclass(frozen=True)
 class File:
     """A regular file whose bytes, owner, group and mode are managed as one, replaced by rename.
 
-    A `secret` file's content is never shown, not in a plan, not in a diff.
+    A `secret` file's content is never shown, not in a plan, not in a diff. `reader` is None where no process that we
+    manage reads it.
     """
 
     path: str
@@ -32,6 +48,7 @@ class File:
     group: str = "root"
     mode: int = 0o644
     secret: bool = False
+    reader: Reader | None = None
 
     @property
     def address(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from envoymesh.plan.change import Change
 from envoymesh.plan.generation import Generation, Run
 from envoymesh.problems import Failed, Problem
-from envoymesh.resources import EnvoyBinary, Probe, PythonPackages, Resource, Tree
+from envoymesh.resources import EnvoyBinary, Probe, PythonPackages, Reader, Resource, Tree
 from envoymesh.wire.frames import Frame, frames_from
 from envoymesh.wire.gather import LIBRARY
 
@@ -76,7 +76,7 @@ def _damaged(host: str, what: str, *saw: str) -> Failed:
     return Failed(Problem("history/damaged", what, host, saw, f"{host}: nothing was changed", hint))
 
 
-_KINDS = {kind.__name__: kind for kind in (*get_args(Resource), Probe, EnvoyBinary, PythonPackages, Tree)}
+_KINDS = {kind.__name__: kind for kind in (*get_args(Resource), Reader, Probe, EnvoyBinary, PythonPackages, Tree)}
 
 
 def encoded(resources: Sequence[Resource]) -> bytes:

@@ -1,0 +1,50 @@
+"""Effects: what each change of a plan does to the processes of its host, by what runs there. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from envoymesh.plan.change import Action, Change
+from envoymesh.plan.observed import Observed
+from envoymesh.resources import Effect, File, Resource, Unit
+from envoymesh.resources.effect import worst
+
+
+def with_effects(changes: Sequence[Change], desired: Sequence[Resource], observed: Observed) -> list[Change]:
+    """Return these changes, all of one host's plan, with their effects."""
+    units = {r.name: r for r in desired if isinstance(r, Unit)}
+    actions = {c.address: c.action for c in changes}
+    files = [r for r in desired if isinstance(r, File)]
+    return [replace(c, effect=_effect(c, units, actions, files, observed)) for c in changes]
+
+
+def _effect(
+    change: Change,
+    units: Mapping[str, Unit],
+    actions: Mapping[str, Action],
+    files: Sequence[File],
+    observed: Observed,
+) -> Effect:
+    match change.resource:
+        case Unit() as unit if change.action is Action.UPDATE:  # an Envoy reads its files once more
+            return worst([_loading(f, unit, observed) for f in files if f.reader and f.reader.unit == unit.name])
+        case Unit():
+            return _of_process(change.action)
+        case File(reader=reader) as file if reader is not None and reader.unit in units:
+            unit = units[reader.unit]
+            action = actions.get(unit.address, Action.UPDATE)
+            return _loading(file, unit, observed) if action is Action.UPDATE else _of_process(action)
+    stops = change.action is Action.DELETE and change.address.startswith("unit:")
+    return Effect.STOP if stops else Effect.NONE
+
+
+def _of_process(action: Action) -> Effect:
+    """Return what starting a process costs: nothing where none ran."""
+    return Effect.RESTART if action is Action.RESTART else Effect.NONE
+
+
+def _loading(file: File, unit: Unit, observed: Observed) -> Effect:
+    """Return what it does to the process of a unit, which goes on running, that `file` is replaced."""
+    if file.reader is None or file.reader.stat not in unit.probe.stats:
+        return Effect.NONE  # it is read at the start, and what runs was started from what is desired
+    loaded = observed.stats(unit.probe.port).get(file.reader.stat)
+    return Effect.NONE if loaded == unit.probe.stats[file.reader.stat] else Effect(file.reader.effect)
