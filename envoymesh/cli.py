@@ -1,9 +1,11 @@
 """What each task does: a request to the engine, its answer to text or JSON, and an exit code."""
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from json import dumps
 from pathlib import Path
 
 from envoymesh.events import Event, Outcome, exit_code_of
@@ -13,8 +15,9 @@ from envoymesh.model.mesh import Host
 from envoymesh.problems import ExitCode, Failed, Problem, refused_file
 from envoymesh.report.findings import check_json, check_text
 from envoymesh.report.history import history_json, history_text
+from envoymesh.report.plan import Document, Line, outcome_lines, outcomes_document, plan_document, plan_lines
 from envoymesh.report.status import status_json, status_text
-from envoymesh.report.terminal import Terminal, outcomes_json, problems_json, say
+from envoymesh.report.terminal import Terminal, problems_json, say
 from envoymesh.run import check as checks
 from envoymesh.run import history as histories
 from envoymesh.run import lifecycle, members, remote
@@ -56,7 +59,7 @@ def up(inventory: str, provider: str) -> ExitCode:
     with _writing(inventory, provider, message="up") as workspace:
         terminal.line(f"provider {workspace.provider.name}: {workspace.why}")
         lifecycle.make_machines(workspace, terminal.notify)
-        code = _show(provisioning.provision(workspace, _all(workspace), terminal.notify))
+        code = _show(provisioning.provision(workspace, _all(workspace), terminal.notify), following="")
     if code is ExitCode.DONE:
         await_healthy(workspace, [h for h in _all(workspace) if h.service], terminal.notify)
         code = _check(workspace, _all(workspace), json=False)
@@ -87,13 +90,18 @@ def down(inventory: str) -> ExitCode:
 def plan(inventory: str, limit: str, *, json: bool) -> ExitCode:
     """Show what would change."""
     workspace = _workspace(inventory)
-    outcomes = provisioning.plan(workspace, limited(workspace.mesh, limit))
+    planned = provisioning.plan(workspace, limited(workspace.mesh, limit))
+    outcomes = planned.outcomes
     code = exit_code_of(outcomes) or (ExitCode.DRIFT if any(o.changes for o in outcomes) else ExitCode.DONE)
-    if json:
-        say(outcomes_json(outcomes, code) + "\n")
-    else:
-        Terminal().plan(outcomes)
+    document = plan_document(planned, code, _provision_command(inventory, limit))
+    _answer(document, plan_lines, outcomes, json=json)
     return code
+
+
+def _provision_command(inventory: str, limit: str) -> str:
+    words = ["./mesh", "provision"]
+    words += ["--inventory", inventory] if inventory != "inventory.yaml" else []
+    return shlex.join([*words, *(["--limit", limit] if limit else [])])
 
 
 def provision(inventory: str, limit: str, message: str, rollout: Mapping[str, str], *, json: bool) -> ExitCode:
@@ -209,13 +217,21 @@ def _all(workspace: Workspace) -> Sequence[Host]:
     return list(workspace.mesh.hosts.values())
 
 
-def _show(outcomes: Sequence[Outcome], *, json: bool = False) -> ExitCode:
+def _show(outcomes: Sequence[Outcome], *, json: bool = False, following: str = "./mesh check") -> ExitCode:
     code = exit_code_of(outcomes)
-    if json:
-        say(outcomes_json(outcomes, code) + "\n")
-    else:
-        Terminal().outcomes(outcomes)
+    _answer(outcomes_document(outcomes, code, following), outcome_lines, outcomes, json=json)
     return code
+
+
+def _answer(
+    document: Document, text: Callable[[Document], Iterator[Line]], outcomes: Sequence[Outcome], *, json: bool
+) -> None:
+    """Print a document, or the text that is drawn from it and the problems in full."""
+    if json:
+        say(dumps(document, indent=2) + "\n")
+        return
+    Terminal().lines(text(document))
+    Terminal().problems([o.problem for o in outcomes if o.problem is not None])
 
 
 def _check(workspace: Workspace, hosts: Sequence[Host], *, json: bool) -> ExitCode:

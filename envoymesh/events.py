@@ -1,11 +1,12 @@
 """Events: what happened while a task works, as data; and outcomes, what became of each host."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from envoymesh.model.mesh import HostName
-from envoymesh.plan.change import Change
+from envoymesh.model.mesh import HostName, Rollout
+from envoymesh.plan.change import Change, HostPlan
+from envoymesh.plan.observed import Observed
 from envoymesh.problems import ExitCode, Problem
 
 
@@ -27,6 +28,26 @@ class Outcome:
     kind: OutcomeKind
     changes: tuple[Change, ...] = ()
     problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What `provision` would make of hosts, and in which batches.
+
+    `known` are the hosts that could be read, as they were and with what they need; `left_out` those of the mesh that
+    were not asked for.
+    """
+
+    outcomes: Sequence[Outcome]
+    known: Mapping[HostName, tuple[Observed, HostPlan]] = field(repr=False)
+    batches: Sequence[Sequence[HostName]]
+    rollout: Rollout
+    left_out: Sequence[HostName]
+
+    @property
+    def new(self) -> frozenset[HostName]:
+        """Hosts that nothing was put on yet."""
+        return frozenset(host for host, (observed, _) in self.known.items() if not observed.manifest)
 
 
 @dataclass(frozen=True)

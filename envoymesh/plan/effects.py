@@ -6,7 +6,20 @@ from dataclasses import replace
 from envoymesh.plan.change import Action, Change
 from envoymesh.plan.observed import Observed
 from envoymesh.resources import Effect, File, Resource, Unit
-from envoymesh.resources.effect import worst
+
+MEANS = {
+    Effect.NONE: "no process that runs is touched",
+    Effect.HOT: "Envoy takes it while it serves; no connection is closed for it",
+    Effect.DRAIN: "Envoy replaces a listener: its connections are told to end, and closed after 30 s",
+    Effect.RESTART: "a process ends and starts anew; requests that it has at that moment can fail",
+    Effect.STOP: "a process ends for good",
+}
+"""Each effect in words; the 30 s are Envoy's drain time (templates/units/envoy.service.j2)."""
+
+
+def worst(effects: list[Effect]) -> Effect:
+    """Return the worst of these effects, NONE if there are none."""
+    return max(effects, key=lambda e: e.severity, default=Effect.NONE)
 
 
 def with_effects(changes: Sequence[Change], desired: Sequence[Resource], observed: Observed) -> list[Change]:
@@ -48,3 +61,6 @@ def _loading(file: File, unit: Unit, observed: Observed) -> Effect:
         return Effect.NONE  # it is read at the start, and what runs was started from what is desired
     loaded = observed.stats(unit.probe.port).get(file.reader.stat)
     return Effect.NONE if loaded == unit.probe.stats[file.reader.stat] else Effect(file.reader.effect)
+
+
+__all__ = ["MEANS", "Effect", "with_effects", "worst"]

@@ -8,20 +8,17 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 from typing_extensions import override
 
-from envoymesh.events import Event, Outcome, OutcomeKind
-from envoymesh.plan.change import Action, Change
-from envoymesh.problems import ExitCode, Problem, counted
+from envoymesh.events import Event
+from envoymesh.problems import ExitCode, Problem
 
 WIDTH = 100
-_MARKS = {Action.CREATE: "+", Action.DELETE: "-"}
-_DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
 
 class _Pipe(Console):
@@ -80,61 +77,10 @@ class Terminal:
             for line in rest:
                 self._err.print(Text(line))
 
-    def outcomes(self, outcomes: Sequence[Outcome]) -> None:
-        """Print one line per host, the problems of those that have one, and a count."""
-        for outcome in outcomes:
-            text = counted(len(outcome.changes), "change") if outcome.changes else ""
-            if outcome.problem is not None:
-                text = outcome.problem.code
-            self.line(f"{outcome.host:<16} {outcome.kind:<12} {text}".rstrip(), _style(outcome.kind))
-        self.problems([o.problem for o in outcomes if o.problem is not None])
-        self.line(summary(outcomes))
-
-    def plan(self, outcomes: Sequence[Outcome]) -> None:
-        """Print what would change, host by host, with diffs."""
-        for outcome in outcomes:
-            if outcome.changes:
-                self.line(f"{outcome.host}", "bold")
-            for change in outcome.changes:
-                self._change(change)
-        self.problems([o.problem for o in outcomes if o.problem is not None])
-        same = [o.host for o in outcomes if o.kind is OutcomeKind.UNCHANGED]
-        changed = sum(bool(o.changes) for o in outcomes)
-        count = sum(len(o.changes) for o in outcomes)
-        changes, hosts = counted(count, "change"), counted(changed, "host")
-        self.line(f"{changes} on {hosts}; {counted(len(same), 'host')} as desired")
-
-    def _change(self, change: Change) -> None:
-        mark = _MARKS.get(change.action, "~")
-        self.line(f"  {mark} {change.action:<8} {change.address}  ({change.because})")
-        for line in change.diff.splitlines():
-            self.line(f"      {line}", _DIFF_STYLES.get(line[:1], ""))
-
-
-def _style(kind: OutcomeKind) -> str:
-    return {OutcomeKind.UNCHANGED: "dim", OutcomeKind.CHANGED: "green"}.get(kind, "red")
-
-
-def summary(outcomes: Sequence[Outcome]) -> str:
-    """Return `2 changed, 1 unchanged`: how many hosts had which outcome."""
-    counts = ((kind, sum(o.kind is kind for o in outcomes)) for kind in OutcomeKind)
-    return ", ".join(f"{count} {kind}" for kind, count in counts if count) or "no hosts"
-
-
-def outcomes_json(outcomes: Sequence[Outcome], exit_code: ExitCode) -> str:
-    """Return the outcomes as one JSON document; fields are only ever added to it."""
-    return json.dumps({"version": 1, "exit_code": int(exit_code), "hosts": [_outcome(o) for o in outcomes]}, indent=2)
-
-
-def _outcome(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "host": outcome.host,
-        "outcome": outcome.kind,
-        "changes": [
-            {"address": c.address, "action": c.action, "because": c.because, "diff": c.diff} for c in outcome.changes
-        ],
-        "problem": problem_json(outcome.problem) if outcome.problem else None,
-    }
+    def lines(self, lines: Iterable[tuple[str, str]]) -> None:
+        """Print lines of the answer, each with its style."""
+        for text, style in lines:
+            self.line(text, style)
 
 
 def problems_json(problems: Sequence[Problem], exit_code: ExitCode) -> str:

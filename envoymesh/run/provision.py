@@ -1,11 +1,12 @@
 """Plan and provision: what would change, and making it so."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from envoymesh.certificates import front_secrets
-from envoymesh.events import Event, Notify, Outcome, OutcomeKind, failed_outcome
-from envoymesh.model.mesh import Host, HostName
+from envoymesh.events import Event, Notify, Outcome, OutcomeKind, Planned, failed_outcome
+from envoymesh.model.mesh import Host, HostName, Mesh
+from envoymesh.plan.rollout import batches
 from envoymesh.problems import Problem, counted
 from envoymesh.run.converge import Desired, Reading, read_all
 from envoymesh.run.fleet import Fleet
@@ -20,11 +21,24 @@ def desired_of(workspace: Workspace, hosts: Sequence[Host]) -> Desired:
     return desired(workspace.mesh, front_secrets(workspace.mesh, workspace.state_dir, now), hosts)
 
 
-def plan(workspace: Workspace, hosts: Sequence[Host]) -> list[Outcome]:
-    """Return, for each host, the changes that `provision` would make; changes nothing."""
+def plan(workspace: Workspace, hosts: Sequence[Host]) -> Planned:
+    """Return, for each host, the changes that `provision` would make, and in which order; changes nothing."""
     with workspace.fleet(hosts) as fleet:
         readings = read_all(fleet, desired_of(workspace, hosts))
-    return [_planned(host, reading) for host, reading in readings.items()]
+    return planned(workspace.mesh, readings)
+
+
+def planned(mesh: Mesh, readings: Mapping[HostName, Reading | Problem]) -> Planned:
+    """Return what the plans of hosts that were read say together. Pure."""
+    known = {h: r for h, r in readings.items() if isinstance(r, Reading)}
+    serving = {h for h, r in known.items() if r.observed.manifest}
+    return Planned(
+        outcomes=[_planned(host, reading) for host, reading in readings.items()],
+        known={h: (r.observed, r.plan) for h, r in known.items()},
+        batches=tuple(batches(mesh, {h for h, r in known.items() if r.plan.changes}, serving)),
+        rollout=mesh.rollout,
+        left_out=[h for h in mesh.hosts if h not in readings],
+    )
 
 
 def _planned(host: HostName, reading: Reading | Problem) -> Outcome:

@@ -45,7 +45,7 @@ def test_a_good_change_is_rolled_back_and_forth_and_the_history_tells(moved: Tes
     assert "update file:/etc/envoymesh/front/rds.yaml" in last["hosts"]["front-envoy"]["changes"]
 
     done = moved.run("rollback")
-    assert done.stdout.splitlines()[-1] == "1 unchanged, 2 changed"
+    assert "1 unchanged, 2 changed" in done.stdout.splitlines()
     assert answers(moved) == (200, 404)
     assert "/service/two" in moved.run("plan", code=2).stdout, "the inventory is as it was"
     assert runs(moved)[0]["why"] == "rollback"
@@ -56,7 +56,7 @@ def test_a_good_change_is_rolled_back_and_forth_and_the_history_tells(moved: Tes
     moved.run("plan")
     moved.on("front-envoy", "rm /etc/envoymesh/front/cds.yaml")
     done = moved.run("rollback", "--to", runs(moved)[0]["run"])
-    assert done.stdout.splitlines()[-1] == "2 unchanged, 1 changed", "it is made so, whatever was done by hand"
+    assert "2 unchanged, 1 changed" in done.stdout.splitlines(), "it is made so, whatever was done by hand"
     assert moved.run("rollback", "--to", last["run"]).stdout.splitlines()[-1] == "3 unchanged", "they are so already"
 
     moved.run("rollback", "--limit", "service2,edge", "--to", earlier["run"])

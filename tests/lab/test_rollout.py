@@ -120,7 +120,7 @@ def test_flags_say_how_many_at_a_time(three: TestMesh) -> None:
     three.inventory.write_text(before.replace("machines: {", "machines: {memory_mib: 600, "))
     done = three.run("provision", "--limit", "service1", "--canary", "0", "--max-parallel", "100%")
     assert "batch" not in done.stderr
-    assert done.stdout.splitlines()[-1] == "3 changed"
+    assert "3 changed" in done.stdout.splitlines()
     three.inventory.write_text(before)
     assert "problem task/bad-argument" in three.run("provision", "--max-parallel", "0", code=1).stderr
     told = three.run("provision", "--limit", "service1", "--max-parallel", "100%").stderr

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from envoymesh.model.mesh import HostName
+from envoymesh.plan.effects import MEANS, Effect, worst
 from envoymesh.plan.observed import Observed
 from envoymesh.plan.planner import plan_for
-from envoymesh.resources import Effect, Resource
-from envoymesh.resources.effect import MEANS, worst
+from envoymesh.resources import Resource
 from tests.rendering import BARE, INVENTORY, desired_of, observed_of
 
 EDGE, MEMBER = HostName("front-envoy"), HostName("service1-1")
