@@ -60,19 +60,24 @@ def down(c: Context, inventory: str = "inventory.yaml") -> partial[int]:
     return work("down", inventory)
 
 
-@command(limit=LIMIT, json=JSON, inventory=INVENTORY)
-def plan(c: Context, limit: str = "", json: bool = False, inventory: str = "inventory.yaml") -> partial[int]:
-    """Show what provision would change, with diffs.
+@command(limit=LIMIT, out="file to keep the plan in, for `provision --plan`", json=JSON, inventory=INVENTORY)
+def plan(
+    c: Context, limit: str = "", out: str = "", json: bool = False, inventory: str = "inventory.yaml"
+) -> partial[int]:
+    """Show what provision would change, why, in which order and to what effect, with diffs.
 
     Exit code 0: nothing, 2: something, 4: a host is out of reach, 1: a problem.
 
     Example: ./mesh plan --limit service1
+
+    Example: ./mesh plan --out tonight.json
     """
-    return work("plan", inventory, limit, json=json)
+    return work("plan", inventory, limit, out, json=json)
 
 
 @command(
     limit=LIMIT,
+    plan="file that `plan --out` has kept: make that so and nothing else, or refuse if a host has moved since",
     message=MESSAGE,
     max_parallel="hosts of a service that change at a time, a number or a share such as 25%",
     canary="hosts that change before all others",
@@ -83,6 +88,7 @@ def plan(c: Context, limit: str = "", json: bool = False, inventory: str = "inve
 def provision(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     c: Context,
     limit: str = "",
+    plan: str = "",
     message: str = "",
     max_parallel: str = "",
     canary: str = "",
@@ -98,9 +104,11 @@ def provision(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     Exit code 0: done, 1: a host failed, 4: a host is out of reach.
 
     Example: ./mesh provision --limit 'front-*'
+
+    Example: ./mesh provision --plan tonight.json
     """
     rollout = {"max_parallel": max_parallel, "canary": canary, "max_failed": max_failed}
-    return work("provision", inventory, limit, message, rollout, json=json)
+    return work("provision", inventory, limit, plan, message, rollout, json=json)
 
 
 @command(limit=LIMIT, json=JSON, inventory=INVENTORY)

@@ -5,7 +5,6 @@ Making and judging them is pure, the clock given; `front_secrets` alone reads an
 
 import datetime
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from envoymesh.files import replace_file
 from envoymesh.model.mesh import Host, Mesh
 from envoymesh.model.secrets import KeyPair, Secrets
 from envoymesh.problems import Failed, Problem
@@ -209,16 +209,5 @@ def _load(certificate: Path, key: Path) -> KeyPair | None:
 
 def _save(pair: KeyPair, certificate: Path, key: Path) -> None:
     """Keep a pair, the key first: a certificate that is there has its key."""
-    _write(key, pair.key, 0o600)
-    _write(certificate, pair.chain, 0o644)
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Replace a file in one step; it never exists with another mode than `mode`."""
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    replace_file(key, pair.key, 0o600)
+    replace_file(certificate, pair.chain, 0o644)

@@ -20,7 +20,7 @@ from envoymesh.report.status import status_json, status_text
 from envoymesh.report.terminal import Terminal, problems_json, say
 from envoymesh.run import check as checks
 from envoymesh.run import history as histories
-from envoymesh.run import lifecycle, members, remote
+from envoymesh.run import lifecycle, members, plans, remote
 from envoymesh.run import provision as provisioning
 from envoymesh.run import status as statuses
 from envoymesh.run.health import await_healthy
@@ -87,29 +87,41 @@ def down(inventory: str) -> ExitCode:
     return ExitCode.DONE
 
 
-def plan(inventory: str, limit: str, *, json: bool) -> ExitCode:
-    """Show what would change."""
+def plan(inventory: str, limit: str, out: str, *, json: bool) -> ExitCode:
+    """Show what would change, and keep it if it shall be made so later."""
     workspace = _workspace(inventory)
     planned = provisioning.plan(workspace, limited(workspace.mesh, limit))
     outcomes = planned.outcomes
     code = exit_code_of(outcomes) or (ExitCode.DRIFT if any(o.changes for o in outcomes) else ExitCode.DONE)
-    document = plan_document(planned, code, _provision_command(inventory, limit))
+    document = plan_document(planned, code, _provision_command(inventory, limit, out))
+    if out:
+        plans.save(Path(out), document, workspace, planned)
     _answer(document, plan_lines, outcomes, json=json)
     return code
 
 
-def _provision_command(inventory: str, limit: str) -> str:
+def _provision_command(inventory: str, limit: str, out: str) -> str:
+    """Return the command that makes a plan so."""
     words = ["./mesh", "provision"]
     words += ["--inventory", inventory] if inventory != "inventory.yaml" else []
-    return shlex.join([*words, *(["--limit", limit] if limit else [])])
+    return shlex.join([*words, *(["--plan", out] if out else ["--limit", limit] if limit else [])])
 
 
-def provision(inventory: str, limit: str, message: str, rollout: Mapping[str, str], *, json: bool) -> ExitCode:
-    """Make hosts as desired."""
+def provision(  # noqa: PLR0913 - one parameter for each flag
+    inventory: str, limit: str, plan: str, message: str, rollout: Mapping[str, str], *, json: bool
+) -> ExitCode:
+    """Make hosts as desired, or as a saved plan says."""
+    if plan and limit:
+        raise Failed(
+            Problem("task/bad-argument", "a saved plan names its hosts", "--plan --limit", hint="leave one out")
+        )
     with _writing(inventory, message=message or "provision") as written:
-        mesh = replace(written.mesh, rollout=rollout_with(written.mesh.rollout, rollout))
+        saved = plans.read(Path(plan), written.mesh) if plan else None
+        mesh = replace(written.mesh, rollout=rollout_with((saved or written.mesh).rollout, rollout))
         workspace, hosts = replace(written, mesh=mesh), limited(mesh, limit)
-        outcomes = provisioning.provision(workspace, hosts, Terminal(quiet=json).notify)
+        if saved is not None:
+            hosts = tuple(h for h in hosts if h.name in saved.hosts)
+        outcomes = provisioning.provision(workspace, hosts, Terminal(quiet=json).notify, saved)
     return _show(outcomes, json=json)
 
 

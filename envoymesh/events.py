@@ -1,12 +1,12 @@
 """Events: what happened while a task works, as data; and outcomes, what became of each host."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from envoymesh.model.mesh import HostName, Rollout
-from envoymesh.plan.change import Change, HostPlan
-from envoymesh.plan.observed import Observed
+from envoymesh.plan.change import Change
+from envoymesh.plan.saved import Known
 from envoymesh.problems import ExitCode, Problem
 
 
@@ -39,7 +39,7 @@ class Planned:
     """
 
     outcomes: Sequence[Outcome]
-    known: Mapping[HostName, tuple[Observed, HostPlan]] = field(repr=False)
+    known: Known = field(repr=False)
     batches: Sequence[Sequence[HostName]]
     rollout: Rollout
     left_out: Sequence[HostName]

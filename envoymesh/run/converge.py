@@ -33,10 +33,14 @@ Desired = Mapping[HostName, Sequence[Resource]]
 
 @dataclass(frozen=True)
 class Reading:
-    """A host as it was read, and what would have to change on it."""
+    """A host as it was read, and what would have to change on it.
+
+    With `exact` it is this plan that is wanted, no other: a host that has moved meanwhile is left as it is.
+    """
 
     observed: Observed
     plan: HostPlan
+    exact: bool = False
 
 
 def read(fleet: Fleet, host: HostName, resources: Sequence[Resource], asked: Asked = (), dial: Dial = ()) -> Reading:
@@ -65,8 +69,9 @@ def apply(
 ) -> Outcome:
     """Make the plan of a reading true, in one execution; nothing is executed where nothing changes.
 
-    A host on which another apply was at work meanwhile is read once more, unless its generation `takes_back` is to be
-    taken back: then it is left as it is. What takes a generation back is none of its own: the host forgets that one.
+    A host on which another apply was at work meanwhile is read once more, unless its reading is exact or its generation
+    `takes_back` is to be taken back: then it is left as it is. What takes a generation back is none of its own: the
+    host forgets that one.
 
     Raises:
         Failed: the host was lost, refused, or put back what it had begun; the problem says which.
@@ -82,7 +87,7 @@ def apply(
             if problem is not None:
                 raise Failed(problem)
             return Outcome(plan.host, OutcomeKind.CHANGED, plan.changes)
-        if takes_back:
+        if takes_back or reading.exact:
             raise Failed(_moved(plan.host))
         notify(Event(plan.host, "another apply has changed it meanwhile; reading once more"))
         reading = read(fleet, plan.host, plan.desired)

@@ -2,17 +2,21 @@
 
 import datetime
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from envoymesh.certificates import front_secrets
 from envoymesh.events import Event, Notify, Outcome, OutcomeKind, Planned, failed_outcome
 from envoymesh.model.mesh import Host, HostName, Mesh
 from envoymesh.plan.rollout import batches
+from envoymesh.plan.saved import Known, SavedPlan, refuse_what_differs
 from envoymesh.problems import Problem, counted
 from envoymesh.run.converge import Desired, Reading, read_all
 from envoymesh.run.fleet import Fleet
 from envoymesh.run.rollout import roll_out
 from envoymesh.run.workspace import Workspace
 from roles import desired
+
+Readings = Mapping[HostName, Reading | Problem]
 
 
 def desired_of(workspace: Workspace, hosts: Sequence[Host]) -> Desired:
@@ -28,17 +32,22 @@ def plan(workspace: Workspace, hosts: Sequence[Host]) -> Planned:
     return planned(workspace.mesh, readings)
 
 
-def planned(mesh: Mesh, readings: Mapping[HostName, Reading | Problem]) -> Planned:
+def planned(mesh: Mesh, readings: Readings) -> Planned:
     """Return what the plans of hosts that were read say together. Pure."""
-    known = {h: r for h, r in readings.items() if isinstance(r, Reading)}
-    serving = {h for h, r in known.items() if r.observed.manifest}
+    known = known_of(readings)
+    serving = {h for h, (observed, _) in known.items() if observed.manifest}
     return Planned(
         outcomes=[_planned(host, reading) for host, reading in readings.items()],
-        known={h: (r.observed, r.plan) for h, r in known.items()},
-        batches=tuple(batches(mesh, {h for h, r in known.items() if r.plan.changes}, serving)),
+        known=known,
+        batches=tuple(batches(mesh, {h for h, (_, plan) in known.items() if plan.changes}, serving)),
         rollout=mesh.rollout,
         left_out=[h for h in mesh.hosts if h not in readings],
     )
+
+
+def known_of(readings: Readings) -> Known:
+    """Return the hosts that could be read."""
+    return {h: (r.observed, r.plan) for h, r in readings.items() if isinstance(r, Reading)}
 
 
 def _planned(host: HostName, reading: Reading | Problem) -> Outcome:
@@ -48,19 +57,31 @@ def _planned(host: HostName, reading: Reading | Problem) -> Outcome:
     return Outcome(host, OutcomeKind.CHANGED if changes else OutcomeKind.UNCHANGED, changes)
 
 
-def provision(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> list[Outcome]:
+def provision(
+    workspace: Workspace, hosts: Sequence[Host], notify: Notify, saved: SavedPlan | None = None
+) -> list[Outcome]:
     """Make `hosts` as desired, in batches; one that is out of reach does not stop the others.
 
     The fronts are asked how they find their members, whether they are among `hosts` or not.
+
+    Raises:
+        Failed: the plan would not be the `saved` one; nothing was changed.
     """
     with workspace.fleet([*hosts, *(e for e in workspace.mesh.edges if e not in hosts)]) as fleet:
         notify(Event("", f"reading {counted(len(hosts), 'host')}"))
-        outcomes = converge(workspace, fleet, desired_of(workspace, hosts), notify)
+        readings = read_all(fleet, desired_of(workspace, hosts))
+        if saved is not None:
+            refuse_what_differs(saved, known_of(readings))
+            readings = {h: replace(r, exact=True) if isinstance(r, Reading) else r for h, r in readings.items()}
+        outcomes = _made_so(workspace, fleet, readings, notify)
     return [outcomes[h.name] for h in hosts]
 
 
 def converge(workspace: Workspace, fleet: Fleet, wanted: Desired, notify: Notify) -> dict[HostName, Outcome]:
     """Make the hosts of `wanted` so, over connections that may be open already."""
-    readings = read_all(fleet, wanted)
+    return _made_so(workspace, fleet, read_all(fleet, wanted), notify)
+
+
+def _made_so(workspace: Workspace, fleet: Fleet, readings: Readings, notify: Notify) -> dict[HostName, Outcome]:
     outcomes = {h: failed_outcome(h, r) for h, r in readings.items() if isinstance(r, Problem)}
     return outcomes | roll_out(workspace, fleet, {h: r for h, r in readings.items() if isinstance(r, Reading)}, notify)

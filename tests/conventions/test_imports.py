@@ -53,9 +53,10 @@ RULES = [
     ),
     Rule(
         ("envoymesh/certificates.py",),
-        (*SSH, "subprocess", "socket", "time", *ours_but("model")),
+        (*SSH, "subprocess", "socket", "time", *ours_but("model", "files")),
         "a certificate is for names of the inventory, wherever its host is and however it gets there",
     ),
+    Rule(("envoymesh/files.py",), (*SSH, *ours_but()), "a file is replaced in one way, whatever is in it"),
     Rule(
         ("envoymesh/suggest.py",),
         ours_but(),

@@ -18,6 +18,7 @@ LINES = [(place, 40) for place in PURE] + [
         "envoymesh/run",
         "envoymesh/report",
         "envoymesh/certificates.py",
+        "envoymesh/files.py",
         "envoymesh/cli.py",
         "envoymesh/suggest.py",
         "service",
