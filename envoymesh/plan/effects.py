@@ -9,9 +9,9 @@ from envoymesh.resources import Effect, File, Resource, Unit
 
 MEANS = {
     Effect.NONE: "no process that runs is touched",
-    Effect.HOT: "Envoy takes it while it serves; no connection is closed for it",
+    Effect.HOT: "Envoy takes it while it serves; no client's connection is closed for it",
     Effect.DRAIN: "Envoy replaces a listener: its connections are told to end, and closed after 30 s",
-    Effect.RESTART: "a process ends and starts anew; requests that it has at that moment can fail",
+    Effect.RESTART: "a process ends and starts anew; requests that it has then can fail",
     Effect.STOP: "a process ends for good",
 }
 """Each effect in words; the 30 s are Envoy's drain time (templates/units/envoy.service.j2)."""

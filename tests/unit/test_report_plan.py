@@ -17,6 +17,7 @@ from envoymesh.report.plan import folded, outcome_lines, outcomes_document, plan
 from envoymesh.run.converge import Reading
 from envoymesh.run.provision import planned
 from roles import desired
+from tests.layers import ROOT
 from tests.rendering import BARE, mesh_of, observed_of, secrets_of
 
 FAILED = Problem("apply/not-stored", "no room", "b  file:/x", ("No space left",), "b: nothing was replaced", "df -h")
@@ -293,3 +294,28 @@ def test_names_that_are_numbered_on_are_told_by_the_first_and_the_last(names: li
 )
 def test_a_failed_host_counts_before_one_out_of_reach(hosts: list[int], code: ExitCode) -> None:
     assert exit_code_of([OUTCOMES[i] for i in hosts]) is code
+
+
+def example() -> Any:
+    """Return the plan that docs/plan.md shows."""
+    before = inventory(2) + "  shop-1: {service: shop, address: 10.0.2.1}\n"
+    plan = plan_of(before, f"{before}  cart-2: {{service: cart, address: 10.0.1.2}}\n", limit=["front-envoy"])
+    return json.loads(json.dumps(plan_document(plan, ExitCode.DRIFT, "./mesh provision --limit edge")))
+
+
+def without_versions(text: str) -> str:
+    return re.sub(r'version_info: (\\\\?)"[0-9a-f]{16}', r'version_info: \\1"', text)
+
+
+def test_the_documentation_shows_a_real_plan_and_names_every_field() -> None:
+    documentation = (ROOT / "docs/plan.md").read_text("utf-8")
+    [shown] = re.findall(r"```json\n(.*?)```", documentation, re.DOTALL)
+    document = example()
+    assert without_versions(shown) == without_versions(json.dumps(document, indent=2) + "\n")
+    text = "".join(f"{line}\n" for line, _ in plan_lines(document))
+    assert without_versions(f"$ ./mesh plan --limit edge\n{text}```") in without_versions(documentation)
+    [table] = re.findall(r"\| field \| what \|\n(.*?)\n\n", documentation, re.DOTALL)
+    named = set(re.findall(r"`(\w+)`", re.sub(r"hosts\[\]\.(changes\[\]\.)?|\[\]", "", table)))
+    host = document["hosts"][0]
+    assert {*document, *document["counts"], *document["rollout"], *host, *host["changes"][0]} - named == {"not started"}
+    assert {"code", "what", "at", "saw", "now", "hint"} <= named
