@@ -56,11 +56,16 @@ def _of_process(action: Action) -> Effect:
 
 
 def _loading(file: File, unit: Unit, observed: Observed) -> Effect:
-    """Return what it does to the process of a unit, which goes on running, that `file` is replaced."""
+    """Return what it does to the process of a unit, which goes on running, that `file` is replaced.
+
+    An Envoy may have taken an edit by hand, which keeps the version that the file tells: then it counts as taken.
+    """
     if file.reader is None or file.reader.stat not in unit.probe.stats:
         return Effect.NONE  # it is read at the start, and what runs was started from what is desired
+    there = observed.paths.get(file.path)
     loaded = observed.stats(unit.probe.port).get(file.reader.stat)
-    return Effect.NONE if loaded == unit.probe.stats[file.reader.stat] else Effect(file.reader.effect)
+    same = there is not None and there.sha256 == file.sha256 and loaded == unit.probe.stats[file.reader.stat]
+    return Effect.NONE if same else Effect(file.reader.effect)
 
 
 __all__ = ["MEANS", "Effect", "with_effects", "worst"]

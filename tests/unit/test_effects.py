@@ -69,13 +69,24 @@ def test_nothing_that_runs_is_touched_on_a_bare_host_or_where_a_process_is_down(
     assert told(EDGE, after, down) == {"file:front/lds.yaml": "none", f"unit:{FRONT}": "none"}
 
 
-@pytest.mark.parametrize("name", ["front/lds.yaml", "front/bootstrap.yaml"])
-def test_a_file_that_was_edited_in_place_is_put_right_without_a_process_taking_note(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "sha256", "effect"),
+    [
+        ("front/lds.yaml", "0" * 64, "drain"),
+        ("front/rds.yaml", "0" * 64, "hot"),
+        ("front/bootstrap.yaml", "0" * 64, "none"),
+        ("front/lds.yaml", None, "none"),
+    ],
+)
+def test_an_edit_by_hand_that_envoy_may_have_taken_costs_what_taking_it_back_does(
+    name: str, sha256: str | None, effect: str
+) -> None:
     desired = desired_of()[EDGE]
     observed = observed_of(desired)
     path = f"/etc/envoymesh/{name}"
-    edited = {**observed.paths, path: replace(observed.paths[path], sha256="0" * 64, content=b"edited")}
-    assert told(EDGE, desired, replace(observed, paths=edited)) == {f"file:{name}": "none"}
+    there = observed.paths[path]
+    edited = {**observed.paths, path: replace(there, mode=0o600, sha256=sha256 or there.sha256, content=b"edited")}
+    assert told(EDGE, desired, replace(observed, paths=edited)) == {f"file:{name}": effect}
 
 
 @pytest.mark.parametrize(
