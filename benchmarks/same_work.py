@@ -8,6 +8,7 @@ from pathlib import Path
 
 from envoymesh.events import exit_code_of
 from envoymesh.model.releases import RELEASES
+from envoymesh.report.plan import outcome_lines, outcomes_document
 from envoymesh.report.terminal import Terminal
 from envoymesh.resources import Artifact, Directory, EnvoyBinary, File, Probe, Resource, Unit, User
 from envoymesh.run.provision import converge
@@ -45,8 +46,9 @@ def main() -> int:
     hosts, wanted = list(workspace.mesh.hosts.values()), resources()
     with workspace.fleet(hosts) as fleet:
         outcomes = converge(workspace, fleet, {host.name: wanted for host in hosts}, terminal.notify)
-    terminal.outcomes([outcomes[host.name] for host in hosts])
-    return exit_code_of(list(outcomes.values()))
+    code = exit_code_of(list(outcomes.values()))
+    terminal.lines(outcome_lines(outcomes_document(list(outcomes.values()), code, "")))
+    return code
 
 
 if __name__ == "__main__":
