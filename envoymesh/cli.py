@@ -231,7 +231,8 @@ def _all(workspace: Workspace) -> Sequence[Host]:
 
 def _show(outcomes: Sequence[Outcome], *, json: bool = False, following: str = "./mesh check") -> ExitCode:
     code = exit_code_of(outcomes)
-    _answer(outcomes_document(outcomes, code, following), outcome_lines, outcomes, json=json)
+    changed = code is ExitCode.DONE and any(o.changes for o in outcomes)
+    _answer(outcomes_document(outcomes, code, following if changed else ""), outcome_lines, outcomes, json=json)
     return code
 
 

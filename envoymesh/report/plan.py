@@ -43,10 +43,8 @@ def plan_document(planned: Planned, exit_code: ExitCode, following: str) -> Docu
 
 
 def outcomes_document(outcomes: Sequence[Outcome], exit_code: ExitCode, following: str) -> Document:
-    """Return what became of hosts as data; `following` is the command for after a change that all went well with."""
-    hosts = [_host(o) for o in outcomes]
-    changed = any(o.kind is OutcomeKind.CHANGED for o in outcomes)
-    return _document(hosts, exit_code, following if changed and exit_code is ExitCode.DONE else "")
+    """Return what became of hosts as data; `following` is the command to go on with, if there is one."""
+    return _document([_host(o) for o in outcomes], exit_code, following)
 
 
 def _document(hosts: list[Document], exit_code: ExitCode, following: str) -> Document:

@@ -229,8 +229,8 @@ def test_the_document_of_a_plan_has_what_decides() -> None:
     assert document["hosts"][0]["changes"][0].keys() == {"address", "action", "because", "effect", "diff"}
 
 
-def outcome_text(outcomes: Sequence[Outcome]) -> list[str]:
-    document = outcomes_document(outcomes, exit_code_of(outcomes), "./mesh check")
+def outcome_text(outcomes: Sequence[Outcome], following: str = "") -> list[str]:
+    document = outcomes_document(outcomes, exit_code_of(outcomes), following)
     return [text for text, _ in outcome_lines(json.loads(json.dumps(document)))]
 
 
@@ -255,8 +255,8 @@ def test_many_that_ended_well_are_one_line_and_whoever_did_not_has_one() -> None
     ]
 
 
-def test_after_a_change_that_went_well_the_next_command_is_told() -> None:
-    assert outcome_text([OUTCOMES[0]])[-2:] == ["1 changed", "next: ./mesh check"]
+def test_the_next_command_is_told_where_there_is_one() -> None:
+    assert outcome_text([OUTCOMES[0]], "./mesh check")[-2:] == ["1 changed", "next: ./mesh check"]
     assert outcome_text([OUTCOMES[3]]) == ["d                unchanged", "1 unchanged"]
     assert outcome_text([]) == ["no hosts"]
 
