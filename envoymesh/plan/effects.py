@@ -27,7 +27,8 @@ def with_effects(changes: Sequence[Change], desired: Sequence[Resource], observe
     units = {r.name: r for r in desired if isinstance(r, Unit)}
     actions = {c.address: c.action for c in changes}
     files = [r for r in desired if isinstance(r, File)]
-    return [replace(c, effect=_effect(c, units, actions, files, observed)) for c in changes]
+    effects = (_effect(c, units, actions, files, observed) for c in changes)
+    return [c if e is Effect.NONE else replace(c, effect=e) for c, e in zip(changes, effects, strict=True)]
 
 
 def _effect(

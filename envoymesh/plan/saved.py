@@ -13,11 +13,14 @@ from envoymesh.model.mesh import HostName, Mesh, Rollout
 from envoymesh.plan.change import HostPlan
 from envoymesh.plan.generation import Run
 from envoymesh.plan.observed import Observed
-from envoymesh.problems import Failed, Problem, listed
+from envoymesh.problems import Failed, Problem, counted, listed
 from envoymesh.resources import File, Validation
 
 FORMAT = 1
 """The version of the section `saved`; one that is not the tool's is refused."""
+
+MOST_NAMES = 5
+"""So many hosts are named in one sentence."""
 
 Known = Mapping[HostName, tuple[Observed, HostPlan]]
 
@@ -98,7 +101,7 @@ def opened(text: str, at: str, mesh: Mesh) -> SavedPlan:
     hosts = {HostName(host): Mark(**values) for host, values in saved["hosts"].items()}
     gone = [host for host in hosts if host not in mesh.hosts]
     if gone:
-        raise _refused("inventory-changed", f"the inventory has {listed(gone)} no more", at)
+        raise _refused("inventory-changed", f"the inventory has {_few(gone)} no more", at)
     return SavedPlan(at, Rollout(**saved["rollout"]), hosts)
 
 
@@ -111,12 +114,12 @@ def refuse_what_differs(saved: SavedPlan, known: Known) -> None:
     now = {host: mark(*known[host]) for host in saved.hosts if host in known}
     wanted = [host for host, its in now.items() if its.desired != saved.hosts[host].desired]
     if wanted:
-        what = f"what {listed(wanted)} shall have is not what it was when this plan was made"
+        what = f"what {_few(wanted)} shall have is not what it was when this plan was made"
         saw = "the inventory, its certificates or the tool's own roles and templates are others"
         raise _refused("inventory-changed", what, saved.at, saw, limit=wanted)
     moved = {host: why for host, its in now.items() if (why := _moved(saved.hosts[host], its))}
     if moved:
-        what = f"{listed(list(moved))} moved since this plan was made"
+        what = f"{_few(list(moved))} moved since this plan was made"
         saws = [f"{host}: {why}" for host, why in moved.items()]
         raise _refused("host-moved", what, saved.at, *saws, limit=list(moved))
 
@@ -133,8 +136,13 @@ def _moved(then: Mark, now: Mark) -> str:
 def _refused(code: str, what: str, at: str, *saw: str, limit: Sequence[str] = ()) -> Failed:
     hint = "make a new one, and read it: ./mesh plan --out FILE"
     if limit:
-        hint = f"see what would change now: ./mesh plan --limit {','.join(limit)}\n{hint}"
+        named = f" --limit {','.join(limit)}" if len(limit) <= MOST_NAMES else ""
+        hint = f"see what would change now: ./mesh plan{named}\n{hint}"
     return Failed(Problem(f"plan/{code}", what, at, saw, "nothing was changed", hint))
+
+
+def _few(hosts: Sequence[HostName]) -> str:
+    return listed(hosts) if len(hosts) <= MOST_NAMES else counted(len(hosts), "host")
 
 
 def _canonical(document: Mapping[str, Any]) -> str:

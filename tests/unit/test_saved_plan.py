@@ -152,3 +152,15 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     [problem] = failed.value.problems
     assert (problem.code, problem.now) == ("plan/unreadable", "nothing was changed")
     assert "No such file" in problem.what
+
+
+def test_many_hosts_that_moved_are_counted() -> None:
+    hosts = "".join(f"  more-{n}: {{service: service1, address: 10.77.0.{n}}}\n" for n in range(100, 107))
+    before = {h: (o := observed_of(d), plan_for(h, d, o)) for h, d in desired_of(AFTER + hosts).items()}
+    now = {h: (replace(o, generation="8.1"), replace(p, generation="8.1")) for h, (o, p) in before.items()}
+    mesh = mesh_of(AFTER + hosts)
+    with pytest.raises(Failed) as failed:
+        refuse_what_differs(opened(sealed({}, mesh, before, RUN), "p.json", mesh), now)
+    [problem] = failed.value.problems
+    assert problem.what == "10 hosts moved since this plan was made"
+    assert "--limit" not in problem.hint
