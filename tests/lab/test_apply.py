@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,9 +32,9 @@ class Managed:
         self.kept = tuple(desired_of(lab.workspace, [lab.workspace.mesh.hosts[HOST]])[HOST])
         self.told: list[str] = []
 
-    def apply(self, *more: Resource, after: Callable[[], object] = lambda: None) -> Outcome:
+    def apply(self, *more: Resource, after: Callable[[], object] = lambda: None, exact: bool = False) -> Outcome:
         """Apply, and do something between reading and changing."""
-        reading = read(self.fleet, HOST, (*self.kept, *more))
+        reading = replace(read(self.fleet, HOST, (*self.kept, *more)), exact=exact)
         after()
         return apply(self.fleet, reading, self.lab.workspace, self._tell)
 
@@ -93,6 +94,16 @@ def test_a_host_that_has_changed_since_it_was_read_is_read_again(lab: TestMesh, 
     assert outcome.kind is OutcomeKind.CHANGED
     assert {change.address for change in outcome.changes} == {b.address, c.address}
     assert lab.on(HOST, "ls /etc/envoymesh/more") == "a\n"
+
+
+def test_a_host_that_has_changed_since_it_was_read_is_left_alone_where_that_plan_alone_is_wanted(
+    lab: TestMesh, managed: Managed
+) -> None:
+    there, mine = File("/etc/there", b"x"), File("/etc/mine", b"x")
+    with pytest.raises(Failed) as failed:
+        managed.apply(mine, after=lambda: managed.apply(there), exact=True)
+    assert [p.code for p in failed.value.problems] == ["apply/moved"]
+    assert lab.on(HOST, "ls /etc/there /etc/mine 2>/dev/null; true") == "/etc/there\n"
 
 
 def test_another_apply_at_work_is_told(lab: TestMesh, managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
