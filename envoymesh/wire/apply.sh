@@ -85,7 +85,7 @@ artifact() {
     esac || return
     rm -f -- "$new.gz" && sync -f "$new" || return
     [ ! -d "$1" ] || mv -T -- "$1" "$new.old" || return # the rename below replaces a file, but no directory
-    mv -f -T -- "$new" "$1" || return
+    mv -f -T -- "$new" "$1" && rm -rf -- "$new.old" || return # now: a host that dies before the end would keep it
     printf '%s %s\n' "$3" "$(fingerprint "$1")" >"$stamp"
 }
 
