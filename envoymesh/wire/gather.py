@@ -41,7 +41,7 @@ def gather_script(resources: Sequence[Resource], asked: Asked = (), dial: Dial =
         ["users", *(r.name for r in resources if isinstance(r, User))],
         ["directories", *(r.path for r in resources if isinstance(r, Directory))],
         ["paths", *(f.path for f in files_)],
-        ["files", *(word for f in files_ for word in (f.path, f.sha256))],
+        ["files", *(word for f in files_ for word in (f.path, "" if f.secret else f.sha256))],
         *(["artifact", str(i), artifact.path, _sha256(artifact.path)] for i, artifact in enumerate(artifacts)),
         ["units", *(r.name for r in resources if isinstance(r, Unit))],
         *(["http", str(i), str(port), path] for i, (port, path) in enumerate(_requests(resources, asked))),
@@ -100,7 +100,7 @@ def _observed(
         artifacts={artifacts[int(f.fields[0])]: f.fields[1] for f in frames["artifact"] if f.fields[1]},
         units=_units(frames["unit"]),
         answers={asked[int(f.fields[0])]: http_answer(f.data(1)) for f in frames["http"]},
-        manifest=frozenset(filter(None, managed.split("\0"))),
+        manifest=frozenset(filter(None, managed.split("\0")[:-1])),  # what no NUL ends was cut off: another path
         generation=generation,
         dialled={dial[int(f.fields[0])]: _dialled(f.fields[1]) for f in frames["dial"]},
     )

@@ -53,7 +53,8 @@ listed() {
 }
 
 declare -A WANTED=()
-# files (PATH SHA256)...: digests of all, content of those that differ (for the diff), 256 KiB of it at most.
+# files (PATH SHA256)...: digests of all, content of those that differ (for the diff), 256 KiB of it at most; no content
+# where SHA256 is empty: that one is secret.
 files() {
     local path sum i=0 there=()
     while [ $# -gt 0 ]; do
@@ -65,7 +66,7 @@ files() {
     while IFS= read -r -d '' sum; do
         path=${sum:66}
         sum=${sum:0:64}
-        if [ "${WANTED[$path]}" = "$sum" ]; then
+        if [ -z "${WANTED[$path]}" ] || [ "${WANTED[$path]}" = "$sum" ]; then
             frame file "${INDEX[$path]}" "$sum"
         else
             frame file "${INDEX[$path]}" "$sum" "$(head -c 262144 -- "$path" | packed)"

@@ -44,3 +44,10 @@ def test_a_host_with_nothing_is_read_as_such(tmp_path: Path) -> None:
     assert (seen.users, seen.paths) == (frozenset(), {})
     assert seen.platform.machine == platform.machine()
     assert read_here(User("root")).users == {"root"}
+
+
+def test_a_secret_is_compared_and_never_read(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(b"another key")
+    [seen] = read_here(File(str(file), b"a key", secret=True)).paths.values()
+    assert (seen.sha256, seen.content) == (hashlib.sha256(b"another key").hexdigest(), None)

@@ -96,6 +96,13 @@ def test_an_apply_without_an_end_is_a_failure() -> None:
     assert apply_problem(PAYLOAD, [f"{MARK}end done"]) is None
 
 
+def test_the_end_of_a_manifest_that_was_cut_off_is_no_address() -> None:
+    """It could be that of something else: a folder above the one that was meant."""
+    managed = packed("user:x\0directory:/opt/x\0artifact:/opt/x")
+    lines = [f"{MARK}platform x86_64 2.36 3.11", f"{MARK}manifest 7.1 {managed}", f"{MARK}end"]
+    assert observed_from("web", lines, ()).manifest == {"user:x", "directory:/opt/x"}
+
+
 def test_chunked_answers_are_put_together() -> None:
     raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n7\r\n, world\r\n0\r\n\r\n"
     assert (http_answer(raw).status, http_answer(raw).body) == (200, "hello, world")
