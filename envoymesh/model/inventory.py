@@ -42,10 +42,10 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 UserName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$")]
 SshAddress = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:_-]{0,252}$")]
 _PORT = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
-Jump = Annotated[str, Field(pattern=rf"^([A-Za-z_][A-Za-z0-9_.-]*@)?[A-Za-z0-9][A-Za-z0-9._-]*(:({_PORT}))?$")]
+Jump = Annotated[str, Field(pattern=rf"^([A-Za-z_][A-Za-z0-9_.-]*@)?[A-Za-z0-9][A-Za-z0-9._-]{{0,252}}(:({_PORT}))?$")]
 RoutePath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)+$")]
 Version = Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$"), BeforeValidator(str)]
-DnsName = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$")]
+DnsName = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,249}[A-Za-z0-9])?$")]
 
 
 class _Section(BaseModel):
@@ -70,7 +70,7 @@ class _Publish(_Section):
 
 class _Machines(_Section):
     network: IPv4Network = IPv4Network("10.77.0.0/24")
-    box: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]+$")] = "debian/bookworm64"
+    box: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,252}$")] = "debian/bookworm64"
     memory_mib: Annotated[int, Field(ge=256)] = 512
     cpus: Annotated[int, Field(ge=1)] = 1
 
