@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import PurePosixPath
 
 from envoymesh.model.mesh import Host, Mesh
@@ -110,13 +110,7 @@ def process_resources(process: Process, host: Host, mesh: Mesh, files: Sequence[
         mesh: the inventory.
         files: its xDS files, in the order in which they are to be replaced: what is referred to comes first.
     """
-    bootstrap = render(
-        f"{process.name}/bootstrap.yaml.j2",
-        folder=process.folder,
-        admin_port=ADMIN_PORT,
-        heap_bytes=process.heap_bytes,
-        connections=min(MAX_CONNECTIONS, process.heap_bytes // BYTES_PER_CONNECTION),
-    )
+    bootstrap = _bootstrap(process)
     versioned = [(file, *stamped(file.resources)) for file in files]
     unit = _unit(process, host, mesh, bootstrap, {file.stat: version for file, _, version in versioned})
     config = [
@@ -130,6 +124,18 @@ def process_resources(process: Process, host: Host, mesh: Mesh, files: Sequence[
         _validation(process, mesh, config, guards=[*config, *unit]),
         *unit,
     ]
+
+
+@lru_cache
+def _bootstrap(process: Process) -> str:
+    """Return the file that a process starts from, which is the same on all hosts of a service."""
+    return render(
+        f"{process.name}/bootstrap.yaml.j2",
+        folder=process.folder,
+        admin_port=ADMIN_PORT,
+        heap_bytes=process.heap_bytes,
+        connections=min(MAX_CONNECTIONS, process.heap_bytes // BYTES_PER_CONNECTION),
+    )
 
 
 def _xds_file(process: Process, file: Xds, text: str) -> File:
@@ -172,6 +178,10 @@ def _unit(process: Process, host: Host, mesh: Mesh, bootstrap: str, stats: dict[
     return unit_resources(process.unit, "units/envoy.service.j2", values, bootstrap, Probe(ADMIN_PORT, "/ready", stats))
 
 
+_STAMP = "\0"
+"""Where a unit's stamp goes, until it is known: a character that no unit has."""
+
+
 def unit_resources(name: str, template: str, values: dict[str, object], read: str, probe: Probe) -> list[Resource]:
     """Return a unit's file and the unit.
 
@@ -182,7 +192,8 @@ def unit_resources(name: str, template: str, values: dict[str, object], read: st
         read: content that the process reads when it starts and never again.
         probe: tells that it serves.
     """
-    stamp = hashlib.sha256((render(template, stamp="", **values) + read).encode()).hexdigest()
-    text = render(template, stamp=stamp, **values)
+    unstamped = render(template, stamp=_STAMP, **values)
+    stamp = hashlib.sha256((unstamped.replace(_STAMP, "") + read).encode()).hexdigest()
+    text = unstamped.replace(_STAMP, stamp)
     file = File(f"/etc/systemd/system/{name}", text.encode(), reader=Reader(name, Effect.RESTART))
     return [file, Unit(name, stamp, probe)]

@@ -24,6 +24,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        auto_reload=False,
         autoescape=False,  # noqa: S701 - YAML and unit files, no HTML
     )
     made.policies["json.dumps_kwargs"] = {"sort_keys": False}

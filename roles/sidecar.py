@@ -1,5 +1,7 @@
 """A service host's sidecar: the Envoy through which all traffic to the application goes."""
 
+from functools import lru_cache
+
 from envoymesh.model.mesh import Host, Mesh, Service
 from envoymesh.model.ports import APP_PORT, HEALTH_PATH, SIDECAR_PORT
 from envoymesh.resources import Effect, Resource
@@ -11,8 +13,6 @@ from roles.service import UNIT as APP_UNIT
 def resources(host: Host, mesh: Mesh, service: Service) -> list[Resource]:
     """Return the sidecar of `host`, which runs `service`."""
     process = sidecar(mesh, service)
-    clusters = render("sidecar/cds.yaml.j2", app_port=APP_PORT)
-    routes = render("sidecar/rds.yaml.j2", service=service, health_path=HEALTH_PATH)
     listeners = render(
         "sidecar/lds.yaml.j2",
         folder=process.folder,
@@ -21,11 +21,21 @@ def resources(host: Host, mesh: Mesh, service: Service) -> list[Resource]:
         health_path=HEALTH_PATH,
     )
     files = [
-        Xds("cds.yaml", clusters, "cluster_manager.cds.version_text"),
-        Xds("rds.yaml", routes, "http.ingress_http.rds.local_route.version_text"),
+        *_of_all_hosts(service),
         Xds("lds.yaml", listeners, "listener_manager.lds.version_text", effect=Effect.DRAIN),
     ]
     return process_resources(process, host, mesh, files)
+
+
+@lru_cache
+def _of_all_hosts(service: Service) -> tuple[Xds, ...]:
+    """Return the files that are the same on every host of a service."""
+    clusters = render("sidecar/cds.yaml.j2", app_port=APP_PORT)
+    routes = render("sidecar/rds.yaml.j2", service=service, health_path=HEALTH_PATH)
+    return (
+        Xds("cds.yaml", clusters, "cluster_manager.cds.version_text"),
+        Xds("rds.yaml", routes, "http.ingress_http.rds.local_route.version_text"),
+    )
 
 
 def sidecar(mesh: Mesh, service: Service) -> Process:

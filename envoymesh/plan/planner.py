@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from envoymesh.model.mesh import HostName
 from envoymesh.plan.change import Action, Change, HostPlan
@@ -93,10 +94,14 @@ def _diff(desired: File, observed: bytes | None) -> str:
     """Return a unified diff from what is there to what is desired; `observed` is None when it was not read."""
     if desired.secret:
         return "(secret content, not shown)\n"
-    if observed is None:
-        return ""
+    return "" if observed is None else _unified(observed, desired.content)
+
+
+@lru_cache
+def _unified(observed: bytes, desired: bytes) -> str:
+    """Return a unified diff; hosts with the same difference share it."""
     try:
-        old, new = (text.decode().splitlines(keepends=True) for text in (observed, desired.content))
+        old, new = (text.decode().splitlines(keepends=True) for text in (observed, desired))
     except UnicodeDecodeError:
         return "(not text, not shown)\n"
     ends = (
