@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,11 +72,19 @@ def _kept(folder: Path, digest: str) -> Blob | None:
     return blob if _is_whole(blob) else None
 
 
-@lru_cache
+_LOOKING = threading.Lock()
+
+
 def _is_whole(blob: Blob) -> bool:
-    """Return whether a blob is what it was; looked at once in a run, however many hosts get it."""
-    with blob.path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == blob.sha256
+    """Return whether a blob is what it was; looked at once in a run, however many hosts get it at the same time."""
+    with _LOOKING:
+        return _sha256_of(blob.path) == blob.sha256
+
+
+@lru_cache
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _keep(content: bytes, folder: Path, digest: str) -> Blob:
@@ -89,7 +98,7 @@ def _keep(content: bytes, folder: Path, digest: str) -> Blob:
     for damaged in folder.glob(f"{digest}.*.gz"):
         damaged.unlink()
     new.replace(path)
-    _is_whole.cache_clear()
+    _sha256_of.cache_clear()
     return Blob(path, len(content), sha256)
 
 

@@ -67,23 +67,34 @@ directory() { mkdir -p -- "$1" && chown "$2:$3" -- "$1" && chmod "0$4" -- "$1"; 
 
 # receive SIZE SHA256 FILE: takes SIZE bytes of standard input.
 receive() {
-    head -c "$1" >>"$3" || return
-    [ "$(sha256sum <"$3" | cut -c1-64)" = "$2" ] || { echo "arrived with another digest than $2" >&2; return 65; }
+    local sum
+    head -c "$1" >>"$3" && sum=$(sha256sum <"$3") || return
+    [ "${sum%% *}" = "$2" ] || { echo "arrived with another digest than $2" >&2; return 65; }
 }
 
 fingerprint() { find "$1" -printf '%P %s %T@ %m %U\n' | sort | sha256sum | cut -c1-64; }
+
+# unpack KIND SIZE SHA256 PATH: unpacks SIZE bytes of standard input while they arrive.
+unpack() {
+    local digest sum -
+    set -o pipefail
+    exec 4> >(sha256sum >"$WORK/sum")
+    digest=$!
+    head -c "$2" | tee /dev/fd/4 2>/dev/null | case $1 in
+        file) gzip -dc >"$4" && chmod 0755 "$4" ;;
+        tree) mkdir -m 0755 "$4" && tar -xz -C "$4" --no-same-owner ;;
+    esac || return
+    exec 4>&-
+    wait "$digest" && read -r sum _ <"$WORK/sum" || return
+    [ "$sum" = "$3" ] || { echo "arrived with another digest than $3" >&2; return 65; }
+}
 
 # artifact PATH KIND DIGEST SIZE SHA256
 artifact() {
     local new=$1.envoymesh stamp
     stamp=$KEPT/artifacts/$(printf %s "$1" | sha256sum | cut -c1-64)
-    rm -rf -- "$new" "$new.gz" "$new.old" "$stamp" && STAGED+=("$new" "$new.gz" "$new.old") || return
-    receive "$4" "$5" "$new.gz" || return
-    case $2 in
-        file) gzip -dc <"$new.gz" >"$new" && chmod 0755 "$new" ;;
-        tree) mkdir -m 0755 "$new" && tar -xzf "$new.gz" -C "$new" --no-same-owner ;;
-    esac || return
-    rm -f -- "$new.gz" && sync -f "$new" || return
+    rm -rf -- "$new" "$new.old" "$stamp" && STAGED+=("$new" "$new.old") && unpack "$2" "$4" "$5" "$new" &&
+        sync -f "$new" || return
     [ ! -d "$1" ] || mv -T -- "$1" "$new.old" || return # the rename below replaces a file, but no directory
     mv -f -T -- "$new" "$1" && rm -rf -- "$new.old" || return # now: a host that dies before the end would keep it
     printf '%s %s\n' "$3" "$(fingerprint "$1")" >"$stamp"
@@ -107,7 +118,7 @@ validate() {
 
 # commit: from the first rename on the host is ours to finish or to put back.
 commit() {
-    local i path
+    local i path staged=()
     for i in "${!LIVE[@]}"; do
         path=${LIVE[$i]}
         if is_directory "$path" && [ -n "$(ls -A -- "$path")" ]; then
@@ -115,8 +126,9 @@ commit() {
             return 1
         fi
         if [ -e "$path" ] || [ -L "$path" ]; then cp -a -T -- "$path" "$KEPT/previous/$i" || return; fi
+        staged+=("${path%/*}/.${path##*/}.envoymesh")
     done
-    for path in "${LIVE[@]}"; do sync -- "${path%/*}/.${path##*/}.envoymesh" || return; done
+    [ ${#staged[@]} -eq 0 ] || sync -- "${staged[@]}" || return
     PHASE=committed
     for i in "${!LIVE[@]}"; do
         path=${LIVE[$i]}
@@ -164,7 +176,8 @@ rename_again() {
     done
 }
 
-enable() { systemctl enable --quiet -- "$1"; }
+# enable UNIT...: without a reload, which takes longer than all else here and is done before.
+enable() { systemctl enable --quiet --no-reload -- "$@"; }
 
 reload() { systemctl daemon-reload; }
 
@@ -175,37 +188,45 @@ is_wanted() { systemctl is-active --quiet -- "$1" || systemctl is-enabled --quie
 restart() {
     if is_wanted "$1"; then RUNNING+=("$1"); else STARTED+=("$1"); fi
     systemctl reset-failed -- "$1" 2>/dev/null
-    systemctl enable --quiet -- "$1" && systemctl restart -- "$1"
+    enable "$1" && systemctl restart -- "$1"
 }
 
-# answer PORT PATH: the raw HTTP answer.
+# answer PORT PATH: puts the HTTP answer into ANSWER; no process is started to learn that nothing listens.
 answer() {
-    { exec 3<>"/dev/tcp/127.0.0.1/$1" || return; } 2>/dev/null
-    printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$2" >&3 && timeout 3 cat <&3
+    ANSWER=
+    { exec 3<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null || return
+    printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$2" 2>/dev/null >&3 &&
+        ANSWER=$(timeout 3 cat <&3 | tr -d '\r\0')
     exec 3>&-
 }
 
 # loaded PORT TEXT...: every TEXT is a line of Envoy's text stats.
 loaded() {
-    local stats text port=$1
+    local text port=$1
     shift
     [ $# -eq 0 ] && return
-    stats=$(answer "$port" '/stats?type=TextReadouts' | tr -d '\r')
+    answer "$port" '/stats?type=TextReadouts'
     for text in "$@"; do
-        case $'\n'$stats$'\n' in *$'\n'"$text"$'\n'*) ;; *) MISSING=$text; return 1 ;; esac
+        case $'\n'$ANSWER$'\n' in *$'\n'"$text"$'\n'*) ;; *) MISSING=$text; return 1 ;; esac
     done
 }
 
+restarts() { systemctl show -p NRestarts --value -- "$1"; }
+
 # ready UNIT PORT PATH SECONDS TEXT...
 ready() {
-    local unit=$1 port=$2 path=$3 deadline=$((SECONDS + $4)) status='' before
+    local unit=$1 port=$2 path=$3 deadline=$((SECONDS + $4)) looked=$SECONDS status='' before
     shift 4
     MISSING=
-    before=$(systemctl show -p NRestarts --value -- "$unit")
+    before=$(restarts "$unit")
     while [ $SECONDS -le $deadline ]; do
-        status=$(answer "$port" "$path" | head -n 1 | tr -d '\r\0')
+        answer "$port" "$path"
+        status=${ANSWER%%$'\n'*}
         case $status in "HTTP/1.1 200 "*) loaded "$port" "$@" && return ;; esac
-        [ "$(systemctl show -p NRestarts --value -- "$unit")" -gt $((before + 3)) ] && break
+        if [ $SECONDS -gt $looked ]; then
+            looked=$SECONDS
+            [ "$(restarts "$unit")" -le $((before + 3)) ] || break
+        fi
         sleep 0.05
     done
     {
@@ -234,7 +255,7 @@ put_back() {
         fi
     done
     systemctl daemon-reload || bad=1
-    [ ${#RUNNING[@]} -eq 0 ] || { systemctl enable --quiet -- "${RUNNING[@]}" && systemctl restart -- "${RUNNING[@]}"; } || bad=1
+    [ ${#RUNNING[@]} -eq 0 ] || { enable "${RUNNING[@]}" && systemctl restart -- "${RUNNING[@]}"; } || bad=1
     return $bad
 }
 

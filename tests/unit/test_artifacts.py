@@ -13,7 +13,7 @@ import pytest
 
 from envoymesh.problems import Failed
 from envoymesh.resources import Platform, Tree
-from envoymesh.run.artifacts import _is_whole, blob_for, gzip_of_member, packed_tree
+from envoymesh.run.artifacts import _sha256_of, blob_for, gzip_of_member, packed_tree
 
 PLATFORM = Platform("x86_64", (2, 36), (3, 11))
 FILES = {"service/app.py": b"pass\n", "service/deep/er.py": b"", "top.py": b"x = 1\n"}
@@ -48,7 +48,7 @@ def test_a_blob_is_made_once_and_names_its_own_digest(tmp_path: Path) -> None:
 def test_a_blob_that_was_damaged_is_made_again(tmp_path: Path) -> None:
     blob = blob_for(Tree(FILES), PLATFORM, tmp_path)
     blob.path.write_bytes(b"x" * blob.size)
-    _is_whole.cache_clear()  # as in a later run
+    _sha256_of.cache_clear()  # as in a later run
     assert blob_for(Tree(FILES), PLATFORM, tmp_path) == blob
     assert blob.path.read_bytes() == packed_tree(FILES)
 
