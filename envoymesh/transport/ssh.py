@@ -1,7 +1,6 @@
 """Sessions: one connection to one host, over which scripts run and sockets reach what the host can reach."""
 
 import logging
-import random
 import socket
 import threading
 import time
@@ -13,10 +12,12 @@ from typing import Self
 
 import fabric
 import paramiko
+from paramiko.common import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
 from paramiko.ssh_exception import ChannelException, IncompatiblePeer
 
-from envoymesh.problems import Failed, Problem
+from envoymesh.problems import ExitCode, Failed, Problem
 from envoymesh.transport import remote
+from envoymesh.transport.algorithms import HOST_KEYS, Transport
 from envoymesh.transport.auth import KeyLogin
 from envoymesh.transport.dial import dial, proxied
 from envoymesh.transport.gateways import Gateways
@@ -24,21 +25,12 @@ from envoymesh.transport.host_keys import HostKeys
 from envoymesh.transport.login import Login
 from envoymesh.transport.openssh import Target, resolve, ssh_command
 from envoymesh.transport.pump import ENDED, pumped
+from envoymesh.transport.starts import PAUSES_S, Starts, spread
 
 __all__ = ["Executed", "Session", "connect", "ssh_command"]
 
 SLICE = 256 * 1024
 """Bytes handed to Paramiko at a time: its `sendall` copies what is left for every packet that it sends."""
-
-STARTS = 3
-"""How often a connection is started when the host drops it at once, as sshd does above its MaxStartups."""
-
-SLOW_KEX = (
-    "diffie-hellman-group16-sha512",
-    "diffie-hellman-group-exchange-sha256",
-    "diffie-hellman-group14-sha256",
-)
-"""Key exchanges that cost 100 ms of processor time per connection; OpenSSH 6.5 and newer has better ones."""
 
 # Without a handler of its own, Python prints Paramiko's errors on the terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -156,13 +148,14 @@ def connect(login: Login, *, timeout_s: float = 10) -> Session:
 def _connect(target: Target, timeout_s: float) -> Session:
     with ExitStack() as resources:
         jump = resources.enter_context(_GATEWAYS.through(target, timeout_s)) if target.jump else None
-        start = _Start(target, jump, timeout_s, time.monotonic() + timeout_s)
-        connection = start.connection()
+        with _STARTS.turn(target):
+            connection = _Start(target, jump, timeout_s, time.monotonic() + timeout_s).connection()
         resources.callback(_discard, connection)
         return Session(target, connection, resources.pop_all())
 
 
 _GATEWAYS = Gateways(_connect)
+_STARTS = Starts()
 
 
 class _Dropped(Exception):  # noqa: N818 - an outcome that is tried again
@@ -180,10 +173,10 @@ class _Start:
 
     def connection(self) -> fabric.Connection:
         """Return an open connection, started again when the host drops it at once."""
-        for _ in range(STARTS - 1):
+        for longest_s in PAUSES_S:
             with suppress(_Dropped):
                 return self._open()
-            time.sleep(random.uniform(0.05, 0.5))  # noqa: S311 - spreads starts, nothing secret
+            time.sleep(spread(longest_s))
         try:
             return self._open()
         except _Dropped as error:
@@ -215,7 +208,7 @@ class _Start:
                 **socket_,
                 **self._limits(),
                 "auth_strategy": KeyLogin(self.target, self.deadline),
-                "transport_factory": lambda sock, **_: self._transport(sock, host_keys),
+                "transport_factory": lambda sock, **_: self._offering(sock, host_keys),
             },
         )
         # Fabric's own policy accepts every key.
@@ -227,13 +220,9 @@ class _Start:
         names = ("timeout", "banner_timeout", "auth_timeout")
         return {**dict.fromkeys(names, left), "channel_timeout": self.timeout_s}
 
-    def _transport(self, sock: socket.socket, host_keys: HostKeys) -> paramiko.Transport:
-        transport = paramiko.Transport(sock, disabled_algorithms={"kex": SLOW_KEX})
+    def _offering(self, sock: socket.socket, host_keys: HostKeys) -> Transport:
+        transport = Transport(sock, host_keys.order(HOST_KEYS))
         transport.handshake_timeout = max(self.deadline - time.monotonic(), 0.1)
-        options = transport.get_security_options()
-        options.key_types = host_keys.order(options.key_types)
-        # Paramiko has them last; they cost a payload half the processor time of the others.
-        options.ciphers = sorted(options.ciphers, key=lambda cipher: "gcm" not in cipher)
         return transport
 
     def _dial(self) -> socket.socket:
@@ -251,12 +240,24 @@ class _Start:
         if time.monotonic() > self.deadline - 0.2:
             return self.target.unreachable(f"`{host}` did not answer within {self.timeout_s:g} s", saw)
         if isinstance(error, ChannelException):
-            return self.target.unreachable(f"the jump host does not connect to `{host}`", saw)
+            return self._not_forwarded(error)
+        if self.jump and not self.jump.alive:
+            return self.target.unreachable(f"the jump host ended its connection during the login to `{host}`", saw)
         if isinstance(error, IncompatiblePeer):
             return self.target.unreachable(f"`{host}` and this tool have no algorithm in common", saw)
         if host_keys.verified:
             return self.target.unreachable(f"`{host}` ended the connection during the login", saw)
         return _Dropped(saw)
+
+    def _not_forwarded(self, error: ChannelException) -> Failed:
+        host, jump = self.target.login.host, self.jump.login.address if self.jump else ""
+        if error.code != OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED:
+            return self.target.unreachable(f"the jump host does not connect to `{host}`", error.text)
+        what = f"the jump host `{jump}` forbids to connect through it to `{host}`"
+        hint = f"in the sshd_config of {jump}: AllowTcpForwarding yes    then: systemctl reload ssh"
+        return Failed(
+            Problem("ssh/jump-forbidden", what, self.target.at, (error.text,), "", hint, ExitCode.UNREACHABLE)
+        )
 
 
 @dataclass
@@ -274,7 +275,7 @@ class _Run:
     def run(self, command: str, stdin: Iterable[bytes]) -> int:
         """Run the command to its end and return its exit status."""
         try:
-            with closing(self.transport.open_session(timeout=self.timeout_s)) as channel:
+            with closing(self._session()) as channel:
                 watchdog = threading.Timer(self.timeout_s, self._give_up, [channel])
                 watchdog.daemon = True
                 watchdog.start()
@@ -284,6 +285,14 @@ class _Run:
                     watchdog.cancel()
         except ENDED as error:
             raise self._failure(error) from error
+
+    def _session(self) -> paramiko.Channel:
+        """Open a channel; a host with `MaxSessions 1` may take a moment to be done with the one before."""
+        for pause_s in (0.02, 0.1, 0.5):
+            with suppress(ChannelException):
+                return self.transport.open_session(timeout=self.timeout_s)
+            time.sleep(pause_s)
+        return self.transport.open_session(timeout=self.timeout_s)
 
     def _run(self, channel: paramiko.Channel, command: str, stdin: Iterable[bytes]) -> int:
         # Threads, as polling `channel.fileno()` misses data where both outputs have some (Paramiko's OrPipe).

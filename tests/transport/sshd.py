@@ -117,6 +117,10 @@ class Sshd:
         """Return how many logins it has accepted."""
         return self.log.read_text().count("Accepted publickey")
 
+    def drops(self) -> int:
+        """Return how many connections it has dropped at once, above its MaxStartups."""
+        return self.log.read_text().count("drop connection")
+
 
 @contextmanager
 def running(*options: str, namespace: Path | None = None) -> Iterator[Sshd]:

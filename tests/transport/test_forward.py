@@ -129,3 +129,16 @@ def test_host_that_refuses_more_sessions(known_hosts: Path) -> None:
         with pytest.raises(Failed) as failed:
             session.exec("true", timeout_s=20)
         assert failed.value.problems[0].code == "ssh/sessions"
+
+
+def test_host_that_allows_one_session_only(known_hosts: Path, web: int) -> None:
+    """One script after the other, with sockets beside it, is all that is asked of a host."""
+    with running("MaxSessions 1") as server, connect(server.login(known_hosts)) as session:
+
+        def ask(line: str) -> None:
+            with session.forward("127.0.0.1", web) as sock:
+                assert post(sock, line.encode()) == line.encode()
+
+        for number in range(50):
+            ran = session.exec(f"echo {number}; cat", stdin=[b"."], on_line=ask, timeout_s=20)
+            assert ran.stdout == f"{number}\n.".encode()

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from envoymesh.problems import ExitCode, Failed
+from envoymesh.model.mesh import HostName
+from envoymesh.problems import ExitCode, Failed, Problem
+from envoymesh.run.fleet import Fleet
 from envoymesh.transport.login import Login
 from envoymesh.transport.ssh import connect, ssh_command
 from tests.transport.sshd import SSHD, Sshd, agent, free_port, namespace, new_key, problem_of, running, until
@@ -168,10 +170,18 @@ def test_host_that_ends_the_handshake_leaves_no_timer(shared_server: Sshd, known
     until("threads are gone", lambda: threading.active_count() == threads)
 
 
-def test_dropped_connections_are_tried_three_times(shared_server: Sshd, known_hosts: Path) -> None:
+def test_dropped_connections_are_tried_seven_times(shared_server: Sshd, known_hosts: Path) -> None:
     with listener(drops=True) as (port, accepted):
         problem = problem_of(shared_server.login(known_hosts, port=port))
-        assert (problem.code, len(accepted)) == ("ssh/unreachable", 3)
+        assert (problem.code, len(accepted)) == ("ssh/unreachable", 7)
+
+
+def test_a_host_that_drops_slowly_is_given_up_in_time(shared_server: Sshd, known_hosts: Path) -> None:
+    with listener(drops=True) as (port, accepted):
+        began = time.monotonic()
+        assert problem_of(shared_server.login(known_hosts, port=port), timeout_s=0.5).code == "ssh/unreachable"
+        assert time.monotonic() - began < 5
+        assert len(accepted) < 7
 
 
 def test_second_try_succeeds(shared_server: Sshd, known_hosts: Path) -> None:
@@ -350,6 +360,15 @@ def test_host_behind_the_jump_host_refuses(inner: Sshd, bastion: Sshd, known_hos
     assert "jump host" in problem.what
 
 
+def test_jump_host_that_does_not_forward(inner: Sshd, known_hosts: Path) -> None:
+    with running("AllowTcpForwarding no", namespace=inner.namespace) as bastion:
+        bastion.authorized.write_text(inner.key.with_suffix(".pub").read_text())
+        problem = problem_of(inner.login(known_hosts, jump=f"root@127.0.0.1:{bastion.port}"))
+    assert (problem.code, problem.exit_code) == ("ssh/jump-forbidden", ExitCode.UNREACHABLE)
+    assert "AllowTcpForwarding" in problem.hint
+    assert inner.logins() == 0
+
+
 def test_jump_host_that_dies_is_opened_anew(inner: Sshd, bastion: Sshd, known_hosts: Path) -> None:
     login = inner.login(known_hosts, jump=f"root@127.0.0.1:{bastion.port}")
     with connect(login) as session:
@@ -360,6 +379,61 @@ def test_jump_host_that_dies_is_opened_anew(inner: Sshd, bastion: Sshd, known_ho
         bastion.log.write_text("")
         bastion.start()
         assert says(login) == b"hello\n"
+
+
+def test_jump_host_that_drops_in_the_middle_of_a_run(inner: Sshd, bastion: Sshd, known_hosts: Path) -> None:
+    jump = f"root@127.0.0.1:{bastion.port}"
+    logins = {HostName(f"web-{n}"): inner.login(known_hosts, host=f"web-{n}", jump=jump) for n in range(6)}
+    at_work = threading.Barrier(len(logins) + 1)
+
+    def hear(_: str) -> None:
+        at_work.wait(20)
+
+    def work(host: HostName) -> int:
+        return fleet.session(host).exec("echo working; sleep 60", on_line=hear, timeout_s=50).exit_status
+
+    def drop() -> None:
+        at_work.wait(20)
+        bastion.stop()
+
+    dropping = threading.Thread(target=drop)
+    dropping.start()
+    began = time.monotonic()
+    with Fleet(logins) as fleet:
+        ran = fleet.each(logins, work)
+    dropping.join()
+    assert time.monotonic() - began < 20
+    assert [(p.code, p.exit_code) for p in ran.values() if isinstance(p, Problem)] == [
+        ("ssh/lost", ExitCode.UNREACHABLE)
+    ] * len(logins)
+    bastion.log.write_text("")
+    bastion.start()
+    with Fleet(logins) as fleet:
+        assert set(
+            fleet.each(logins, lambda host: fleet.session(host).exec("true", timeout_s=20).exit_status).values()
+        ) == {0}
+    assert bastion.logins() == 1
+
+
+def test_jump_host_that_drops_during_a_login(known_hosts: Path, shared_server: Sshd) -> None:
+    with running() as bastion, listener(says=b"SSH-2.0-Slow\r\n") as (port, accepted):
+        bastion.authorized.write_text(shared_server.key.with_suffix(".pub").read_text())
+        login = shared_server.login(known_hosts, port=port, jump=f"root@127.0.0.1:{bastion.port}")
+
+        def drop() -> None:
+            until("the login is under way", lambda: bool(accepted))
+            bastion.stop()
+
+        dropping = threading.Thread(target=drop)
+        dropping.start()
+        began = time.monotonic()
+        problem = problem_of(login, timeout_s=30)
+        dropping.join()
+        bastion.start()
+    assert (problem.code, problem.exit_code) == ("ssh/unreachable", ExitCode.UNREACHABLE)
+    assert "the jump host ended its connection" in problem.what
+    assert time.monotonic() - began < 10
+    assert len(accepted) == 1
 
 
 def test_jump_over_two_and_by_openssh(inner: Sshd, bastion: Sshd, known_hosts: Path) -> None:
