@@ -16,21 +16,55 @@ STARTED = "-envoymesh-started-"
 """Printed before the script runs: without it, the login shell or sudo did not get that far."""
 
 
-def command(script: str, *, sudo: bool) -> str:
+WRONG_PASSWORD = 125
+"""The exit status of a command whose password sudo does not accept."""
+
+_INPUT = "-envoymesh-input-"
+"""The line between a password and the script's own standard input."""
+
+# In English, as sudo tells only by its text why it refuses.
+_SUDO = "LC_ALL=C sudo"
+
+# The password is tried before the script's input could be taken for another one, and counted as such by a host that
+# locks users out. `-k`, as sudo would leave a password that it does not need at the moment to the script.
+_TRIED = (
+    f"IFS= read -r word; said=$(printf '%s\\n' \"$word\" | {_SUDO} -k -S -p '' bash --norc -c : 2>&1) ||"
+    f" {{ printf '%s\\n' \"$said\" >&2; exit {WRONG_PASSWORD}; }}; {_SUDO} -k -S -p '' "
+)
+_AFTER_PASSWORD = f"""\
+line=; until [ "$line" = {_INPUT} ]; do IFS= read -r line || exit; done; unset line LC_ALL
+printf '%s\\n' {STARTED} >&2
+"""
+
+
+def command(script: str, *, sudo: bool, password: bool = False) -> str:
     """Return the command that runs `script` in bash, quoted for sh, bash, dash, zsh, ksh and fish.
 
     The outer bash stays, so that a script killed by a signal has an exit status: sshd reports only signals
     of its own child, in a message that Paramiko does not read.
 
+    Args:
+        script: bash text.
+        sudo: whether sudo makes root of the user.
+        password: whether it is given a password; then standard input begins with `password_input`.
+
     Raises:
         ValueError: it is too long for an argument.
     """
-    runner = f'{"sudo -n " if sudo else ""}bash --norc -c "$1"; exit $?'
-    started = f"printf '%s\\n' {STARTED}\n{script}"
+    become, prepare = "", ""
+    if sudo:
+        become, prepare = (_TRIED, _AFTER_PASSWORD) if password else (f"{_SUDO} -n ", "unset LC_ALL\n")
+    runner = f'{become}bash --norc -c "$1"; exit $?'
+    started = f"{prepare}printf '%s\\n' {STARTED}\n{script}"
     whole = f"bash --norc -c {_quoted(runner)} bash {_quoted(started)}"
     if len(script.encode()) > SCRIPT_LIMIT or len(whole.encode()) > ARGUMENT_LIMIT:
         raise ValueError(f"a script of {len(script.encode())} bytes does not fit into a command")
     return whole
+
+
+def password_input(password: bytes) -> bytes:
+    """Return what comes before a script's own standard input: the password to try, to use, and where it ends."""
+    return b"%s\n%s\n%s\n" % (password, password, _INPUT.encode())
 
 
 def _quoted(text: str) -> str:
@@ -64,6 +98,11 @@ class Output:
         if self.started and self.on_line:
             self._tell(self.on_line)
 
+    def errors(self) -> bytes:
+        """Return standard error, without what sudo said before it started a script with a password."""
+        before, found, after = bytes(self.stderr).partition(f"{STARTED}\n".encode())
+        return after if found else before
+
     def _look_for_start(self) -> None:
         _, found, after = self.stdout.partition(f"{STARTED}\n".encode())
         if found:
@@ -74,6 +113,15 @@ class Output:
             line = self.stdout[self._told : end].decode(errors="replace")
             self._told = end + 1
             on_line(line)
+
+
+def wants_password(stderr: bytes) -> bool:
+    """Return whether it is for a password only that `sudo -n` refused; sudo-rs speaks of authentication."""
+    return b"is required" in stderr and not _wants_terminal(stderr)
+
+
+def _wants_terminal(stderr: bytes) -> bool:
+    return b"must have a tty" in stderr
 
 
 def not_started(target: Target, status: int, stderr: bytes, *, sudo: bool) -> Failed:
@@ -87,6 +135,15 @@ def not_started(target: Target, status: int, stderr: bytes, *, sudo: bool) -> Fa
     if status == 127:
         what = f"`{host}` has no sudo (or no bash), and `{user}` is not root"
         return Failed(Problem("ssh/sudo-missing", what, target.at, saw, hint="log in as root, or install sudo"))
+    if status == WRONG_PASSWORD:
+        what = f"sudo on `{host}` does not let `{user}` become root with this password"
+        now = f"{host}: nothing was run; the password was tried once"
+        hint = f"run the command again; for a host with a password of its own: --limit {host}"
+        return Failed(Problem("ssh/sudo-password", what, target.at, saw, now, hint))
+    edit = f"on the host, as root: visudo -f /etc/sudoers.d/{user}, with the line\n"
+    if _wants_terminal(stderr):
+        what, hint = f"sudo on `{host}` wants a terminal (requiretty)", f"{edit}Defaults:{user} !requiretty"
+        return Failed(Problem("ssh/sudo-terminal", what, target.at, saw, hint=hint))
     what = f"sudo on `{host}` does not let `{user}` become root without a password"
-    hint = f"on the host, as root: visudo -f /etc/sudoers.d/{user}, with the line\n{user} ALL=(ALL) NOPASSWD: ALL"
+    hint = f"{edit}{user} ALL=(ALL) NOPASSWD: ALL\nor run the command where it can ask for the password: on a terminal"
     return Failed(Problem("ssh/sudo-password", what, target.at, saw, hint=hint))

@@ -4,9 +4,10 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from types import TracebackType
 from typing import Self
 
@@ -26,11 +27,15 @@ from envoymesh.transport.login import Login
 from envoymesh.transport.openssh import Target, resolve, ssh_command
 from envoymesh.transport.pump import ENDED, pumped
 from envoymesh.transport.starts import PAUSES_S, Starts, spread
+from envoymesh.transport.sudo import Passwords
 
 __all__ = ["Executed", "Session", "connect", "ssh_command"]
 
 SLICE = 256 * 1024
 """Bytes handed to Paramiko at a time: its `sendall` copies what is left for every packet that it sends."""
+
+SUDO_WITHIN_S = 30
+"""How long sudo may take to decide about a password; for a wrong one it waits some seconds on purpose."""
 
 # Without a handler of its own, Python prints Paramiko's errors on the terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -57,6 +62,8 @@ class Session:
         self.login = target.login
         self.executions = 0
         self._target = target
+        self._sudo_works = False
+        self._password: bytes | None = None
         self._connection = connection
         self._transport: paramiko.Transport = connection.transport
         self._resources = resources
@@ -87,22 +94,54 @@ class Session:
             stdin: what the script reads, in pieces of any size.
             on_line: called with each complete line of the script's standard output, as it arrives.
             timeout_s: after this many seconds the connection is ended; the script on the host is not.
-            as_root: run as root, by way of `sudo -n` for a login that is not root.
+            as_root: run as root, by way of sudo for a login that is not root. Where sudo asks for a password, that is
+                asked for on the terminal once, and the script is executed a second time, now with it.
 
         Raises:
-            Failed: the connection was lost (`ssh/lost`), the time is over (`ssh/timeout`), or sudo asks for a
-                password (`ssh/sudo-password`). A script that fails does not raise.
+            Failed: the connection was lost (`ssh/lost`), the time is over (`ssh/timeout`), or sudo refuses
+                (`ssh/sudo-…`). A script that fails does not raise.
             ValueError: the script is too long.
         """
-        sudo = as_root and self._target.user != "root"
-        command = remote.command(script, sudo=sudo)
+        output = remote.Output(on_line)
+        run = _Run(self._target, self._transport, output, timeout_s)
         self.executions += 1
-        run = _Run(self._target, self._transport, remote.Output(on_line), timeout_s)
-        status = run.run(command, stdin)
-        output = run.output
+        sudo = as_root and self._target.user != "root"
+        status = (self._as_root if sudo else self._as_user)(run, script, stdin)
         if not output.started:
             raise remote.not_started(self._target, status, bytes(output.stderr), sudo=sudo)
-        return Executed(status, bytes(output.stdout), bytes(output.stderr))
+        return Executed(status, bytes(output.stdout), output.errors())
+
+    def _as_user(self, run: "_Run", script: str, stdin: Iterable[bytes]) -> int:
+        return run.run(remote.command(script, sudo=False), stdin)
+
+    def _as_root(self, run: "_Run", script: str, stdin: Iterable[bytes]) -> int:
+        """Run a script by way of sudo: without a password, and with one where sudo asks for it."""
+        output = run.output
+        if self._password is None:
+            # What the script reads is kept until it is known that it will: it may be needed again.
+            status = run.run(remote.command(script, sudo=True), stdin, held=not self._sudo_works)
+            self._sudo_works = output.started
+            if output.started or not remote.wants_password(bytes(output.stderr)):
+                return status
+            refused = remote.not_started(self._target, status, bytes(output.stderr), sudo=True)
+            self._password = _PASSWORDS.of(self._target, self._prove, refused)
+            output.stdout.clear()
+            output.stderr.clear()
+            self.executions += 1
+        command = remote.command(script, sudo=True, password=True)
+        return run.run(command, chain([remote.password_input(self._password)], stdin))
+
+    def _prove(self, password: bytes) -> None:
+        """Try a password.
+
+        Raises:
+            Failed: sudo does not accept it, or the connection was lost.
+        """
+        run = _Run(self._target, self._transport, remote.Output(), SUDO_WITHIN_S)
+        self.executions += 1
+        status = run.run(remote.command(":", sudo=True, password=True), [remote.password_input(password)])
+        if not run.output.started:
+            raise remote.not_started(self._target, status, bytes(run.output.stderr), sudo=True)
 
     def forward(self, address: str, port: int) -> socket.socket:
         """Return a socket to `address:port` as seen from the host. Closing it, or the session, ends it.
@@ -156,6 +195,7 @@ def _connect(target: Target, timeout_s: float) -> Session:
 
 _GATEWAYS = Gateways(_connect)
 _STARTS = Starts()
+_PASSWORDS = Passwords()
 
 
 class _Dropped(Exception):  # noqa: N818 - an outcome that is tried again
@@ -269,18 +309,24 @@ class _Run:
     output: remote.Output
     timeout_s: float
     over: threading.Event = field(default_factory=threading.Event)
+    started: threading.Event = field(default_factory=threading.Event)
+    """Set when the script has started, or will not."""
     callers: list[Exception] = field(default_factory=list)
     """What the caller's own stdin or on_line raised; not to be taken for a failing connection."""
 
-    def run(self, command: str, stdin: Iterable[bytes]) -> int:
-        """Run the command to its end and return its exit status."""
+    def run(self, command: str, stdin: Iterable[bytes], *, held: bool = False) -> int:
+        """Run the command to its end and return its exit status.
+
+        With `held`, nothing is taken from `stdin` before the script has started.
+        """
+        self.started.clear()
         try:
             with closing(self._session()) as channel:
                 watchdog = threading.Timer(self.timeout_s, self._give_up, [channel])
                 watchdog.daemon = True
                 watchdog.start()
                 try:
-                    return self._run(channel, command, stdin)
+                    return self._run(channel, command, self._once_started(stdin) if held else stdin)
                 finally:
                     watchdog.cancel()
         except ENDED as error:
@@ -308,6 +354,7 @@ class _Run:
                 self._take(data)
             status = channel.recv_exit_status()
         finally:
+            self.started.set()
             channel.close()
             for thread in beside:
                 thread.join()
@@ -326,6 +373,13 @@ class _Run:
         except Exception as error:
             self.callers.append(error)
             raise EOFError from error
+        if self.output.started:
+            self.started.set()
+
+    def _once_started(self, stdin: Iterable[bytes]) -> Iterator[bytes]:
+        self.started.wait()
+        if self.output.started:
+            yield from stdin
 
     def _feed(self, channel: paramiko.Channel, stdin: Iterable[bytes]) -> None:
         try:

@@ -5,16 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from envoymesh.transport import prompt
 from tests.transport.sshd import Sshd, running
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep the tester's configuration, keys and agent out of the tests."""
+    """Keep the tester's configuration, keys, agent and terminal out of the tests."""
     folder = tmp_path / "home"
     (folder / ".ssh").mkdir(parents=True, mode=0o700)
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    monkeypatch.setattr(prompt, "TERMINAL", str(folder / "no-terminal"))
     return folder
 
 
