@@ -14,39 +14,56 @@ from paramiko.ssh_exception import AuthenticationException, BadAuthenticationTyp
 
 from envoymesh.problems import ExitCode, Failed, Problem
 from envoymesh.transport.openssh import Target
+from envoymesh.transport.passphrases import Locked, Passphrases
 
 
 @dataclass
 class KeyLogin:
-    """Logs in with the keys of a target; given to Paramiko as its strategy.
+    """Logs in with the keys of a target; given to Paramiko as its strategy. To be closed.
 
-    Order: the identity files (one that is encrypted by way of the agent), then the agent's other keys.
+    Order: the identity files (one that is encrypted by way of the agent, or once it was opened), then the agent's other
+    keys. When none of them is accepted, an encrypted one that is left is to be opened for another login.
 
     Attributes:
         target: where to.
+        passphrases: the encrypted keys that were opened before.
         deadline: when the login is given up, on the monotonic clock.
         tried: a line for each key that was passed over or refused.
         encrypted: identity files that need a passphrase and that the agent does not hold.
     """
 
     target: Target
+    passphrases: Passphrases
     deadline: float
     tried: list[str] = field(default_factory=list)
     encrypted: list[Path] = field(default_factory=list)
+    _keys: dict[Path, paramiko.PKey | None] = field(default_factory=dict)
     _agent: "_Agent | None" = None
+
+    def check_own_key(self) -> None:
+        """Find out before the host is bothered whether the key that the login names can be used.
+
+        Raises:
+            Locked: it is to be opened.
+            Failed: it cannot be read.
+        """
+        if self.target.login.key and self._key(self.target.login.key) is None:
+            raise Locked(self.target.login.key, self._refused())
 
     def authenticate(self, transport: paramiko.Transport) -> None:
         """Log in.
 
         Raises:
+            Locked: no key was accepted, and one is to be opened.
             Failed: no key was accepted.
         """
-        try:
-            if not any(self._accepted(transport, name, key) for name, key in self._offers()):
-                raise self._refused()
-        finally:
-            if self._agent:
-                self._agent.close()
+        if not any(self._accepted(transport, name, key) for name, key in self._offers()):
+            raise Locked(self.encrypted[0], self._refused()) if self.encrypted else self._refused()
+
+    def close(self) -> None:
+        """End the connection to the agent, if there is one."""
+        if self._agent:
+            self._agent.close()
 
     def _held(self) -> Sequence[paramiko.AgentKey]:
         """Return the agent's keys; it is asked when first needed, and no agent is an agent without keys."""
@@ -85,7 +102,7 @@ class KeyLogin:
     def _offers(self) -> Iterator[tuple[str, paramiko.PKey]]:
         used = set()
         for file in self.target.identities:
-            key = self._load(file)
+            key = self._key(file)
             if key is not None:
                 used.add(key.asbytes())
                 yield str(file), key
@@ -94,9 +111,15 @@ class KeyLogin:
                 if other.asbytes() not in used:
                     yield f"agent {other.comment or other.get_name()}", other
 
+    def _key(self, file: Path) -> paramiko.PKey | None:
+        """Return the key of an identity file, read once; None where it cannot be used now."""
+        if file not in self._keys:
+            self._keys[file] = self._load(file)
+        return self._keys[file]
+
     def _load(self, file: Path) -> paramiko.PKey | None:
         try:
-            return paramiko.PKey.from_path(file)
+            return self.passphrases.key(file) or paramiko.PKey.from_path(file)
         except FileNotFoundError as error:
             if file == self.target.login.key:
                 raise self._unreadable(file, error) from error

@@ -25,6 +25,7 @@ from envoymesh.transport.gateways import Gateways
 from envoymesh.transport.host_keys import HostKeys
 from envoymesh.transport.login import Login
 from envoymesh.transport.openssh import Target, resolve, ssh_command
+from envoymesh.transport.passphrases import Locked, Passphrases
 from envoymesh.transport.pump import ENDED, pumped
 from envoymesh.transport.starts import PAUSES_S, Starts, spread
 from envoymesh.transport.sudo import Passwords
@@ -187,8 +188,13 @@ def connect(login: Login, *, timeout_s: float = 10) -> Session:
 def _connect(target: Target, timeout_s: float) -> Session:
     with ExitStack() as resources:
         jump = resources.enter_context(_GATEWAYS.through(target, timeout_s)) if target.jump else None
-        with _STARTS.turn(target):
-            connection = _Start(target, jump, timeout_s, time.monotonic() + timeout_s).connection()
+        connection = None
+        while connection is None:
+            try:
+                with _STARTS.turn(target):
+                    connection = _Start(target, jump, timeout_s, time.monotonic() + timeout_s).connection()
+            except Locked as locked:
+                _PASSPHRASES.open(target, locked)
         resources.callback(_discard, connection)
         return Session(target, connection, resources.pop_all())
 
@@ -196,6 +202,7 @@ def _connect(target: Target, timeout_s: float) -> Session:
 _GATEWAYS = Gateways(_connect)
 _STARTS = Starts()
 _PASSWORDS = Passwords()
+_PASSPHRASES = Passphrases()
 
 
 class _Dropped(Exception):  # noqa: N818 - an outcome that is tried again
@@ -224,18 +231,20 @@ class _Start:
             raise self.target.unreachable(what, str(error)) from error
 
     def _open(self) -> fabric.Connection:
-        host_keys = HostKeys(self.target)
-        connection = self._prepared(host_keys)
-        try:
-            connection.open()
-        except BaseException as error:
-            _discard(connection)
-            if isinstance(error, ENDED):
-                raise self._failure(error, host_keys) from error
-            raise
-        return connection
+        with closing(KeyLogin(self.target, _PASSPHRASES, self.deadline)) as keys:
+            keys.check_own_key()
+            host_keys = HostKeys(self.target)
+            connection = self._prepared(host_keys, keys)
+            try:
+                connection.open()
+            except BaseException as error:
+                _discard(connection)
+                if isinstance(error, ENDED):
+                    raise self._failure(error, host_keys) from error
+                raise
+            return connection
 
-    def _prepared(self, host_keys: HostKeys) -> fabric.Connection:
+    def _prepared(self, host_keys: HostKeys, keys: KeyLogin) -> fabric.Connection:
         """Make a connection that takes nothing from Fabric's files: all of it is in the target."""
         socket_ = {} if self.jump else {"sock": self._dial()}
         connection = fabric.Connection(
@@ -247,7 +256,7 @@ class _Start:
             connect_kwargs={
                 **socket_,
                 **self._limits(),
-                "auth_strategy": KeyLogin(self.target, self.deadline),
+                "auth_strategy": keys,
                 "transport_factory": lambda sock, **_: self._offering(sock, host_keys),
             },
         )

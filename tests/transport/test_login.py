@@ -15,9 +15,12 @@ import pytest
 from envoymesh.model.mesh import HostName
 from envoymesh.problems import ExitCode, Failed, Problem
 from envoymesh.run.fleet import Fleet
+from envoymesh.transport import ssh
 from envoymesh.transport.login import Login
+from envoymesh.transport.passphrases import Passphrases
 from envoymesh.transport.ssh import connect, ssh_command
 from tests.transport.sshd import SSHD, Sshd, agent, free_port, namespace, new_key, problem_of, running, until
+from tests.transport.terminal import terminal
 
 
 def says(login: Login, script: str = "echo hello") -> bytes:
@@ -78,6 +81,77 @@ def test_encrypted_key(server: Sshd, known_hosts: Path, tmp_path: Path, monkeypa
     with agent(tmp_path, new_key(tmp_path / "other"), key, passphrase="a secret") as place:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(place))
         assert says(login) == b"hello\n"
+
+
+@pytest.fixture
+def nothing_opened_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "_PASSPHRASES", Passphrases())
+
+
+@pytest.fixture
+def locked(server: Sshd, tmp_path: Path, nothing_opened_yet: None) -> Path:
+    """A key that the server accepts and that is encrypted."""
+    key = new_key(tmp_path / "locked", passphrase='a "secret" ü')
+    server.authorized.write_text(key.with_suffix(".pub").read_text())
+    return key
+
+
+PASSPHRASE = b'a "secret" \xc3\xbc\n'
+
+
+def test_passphrase_is_asked_for_once(server: Sshd, known_hosts: Path, locked: Path) -> None:
+    logins = {HostName(f"web-{n}"): server.login(known_hosts, host=f"web-{n}", key=locked) for n in range(6)}
+    with terminal({f"passphrase of the key {locked}": PASSPHRASE}) as shown, Fleet(logins) as fleet:
+        ran = fleet.each(logins, lambda host: fleet.session(host).exec("true", timeout_s=60).exit_status)
+        assert set(ran.values()) == {0}
+        assert shown.shown.strip() == f"passphrase of the key {locked}:", "asked once, and not echoed"
+        assert "secret" not in f"{ssh._PASSPHRASES!r} {vars(ssh._PASSPHRASES)!r}"
+    assert server.log.read_text().count("Connection from") == 6, "nobody connects before the key is open"
+
+
+def test_wrong_passphrase_is_asked_for_once(server: Sshd, known_hosts: Path, locked: Path) -> None:
+    logins = {HostName(f"web-{n}"): server.login(known_hosts, host=f"web-{n}", key=locked) for n in range(6)}
+    with terminal({"passphrase": b"wrong\n"}) as shown, Fleet(logins) as fleet:
+        ran = fleet.each(logins, fleet.session)
+        assert {p.code for p in ran.values() if isinstance(p, Problem)} == {"ssh/key-encrypted"}
+        assert len(ran) == len(logins)
+        assert shown.shown.count("passphrase of") == 1
+    assert server.logins() == 0
+
+
+@pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
+def test_encrypted_keys_of_other_kinds(
+    server: Sshd, known_hosts: Path, tmp_path: Path, nothing_opened_yet: None, kind: str
+) -> None:
+    key = new_key(tmp_path / "locked", kind, passphrase="a secret")
+    subprocess.run(["ssh-keygen", "-q", "-p", "-m", "PEM", "-P", "a secret", "-N", "a secret", "-f", key], check=True)
+    server.authorized.write_text(key.with_suffix(".pub").read_text())
+    with terminal({"passphrase": b"a secret\n"}):
+        assert says(server.login(known_hosts, key=key)) == b"hello\n"
+
+
+def test_usual_key_that_is_encrypted_is_opened_when_no_other_lets_in(
+    server: Sshd, known_hosts: Path, home: Path, locked: Path
+) -> None:
+    locked.rename(home / ".ssh/id_ed25519")
+    new_key(home / ".ssh/id_rsa", "rsa")
+    login = server.login(known_hosts, key=None)
+    with terminal({"passphrase": PASSPHRASE}) as shown:
+        assert says(login) == b"hello\n"
+        assert shown.shown.count("passphrase of") == 1
+    server.authorized.write_text((home / ".ssh/id_rsa.pub").read_text())
+    assert says(login) == b"hello\n"
+
+
+def test_key_that_is_encrypted_is_not_asked_for_where_another_lets_in(
+    server: Sshd, known_hosts: Path, home: Path, nothing_opened_yet: None
+) -> None:
+    new_key(home / ".ssh/id_ed25519", passphrase="a secret")
+    (home / ".ssh/id_rsa").write_bytes(server.key.read_bytes())
+    (home / ".ssh/id_rsa").chmod(0o600)
+    with terminal({}) as shown:
+        assert says(server.login(known_hosts, key=None)) == b"hello\n"
+        assert shown.shown == ""
 
 
 def test_key_from_the_agent(
@@ -226,12 +300,13 @@ def test_paramiko_prints_nothing(shared_server: Sshd, known_hosts: Path, capfd: 
         "from envoymesh.problems import Failed",
         "from envoymesh.transport.login import Login",
         "from envoymesh.transport.ssh import connect",
-        "try: connect(Login('web', '127.0.0.1', Path(sys.argv[1]), int(sys.argv[2]), 'root', Path('/none'), 'none'))",
+        "known, port, key = sys.argv[1:]",
+        "try: connect(Login('web', '127.0.0.1', Path(known), int(port), 'root', Path(key), 'none'))",
         "except Failed as failed: print(failed)",
     ]
     with listener(drops=True) as (port, _):
         ran = subprocess.run(
-            [sys.executable, "-c", "\n".join(command), str(known_hosts), str(port)],
+            [sys.executable, "-c", "\n".join(command), str(known_hosts), str(port), str(shared_server.key)],
             capture_output=True,
             text=True,
             check=True,
