@@ -10,7 +10,9 @@ from envoymesh.machines import netns
 from envoymesh.machines.nspawn import Nspawn
 from envoymesh.model.mesh import Mesh
 from tests.labs import lab, run, small_mesh
+from tests.layers import ROOT
 from tests.meshes import TestMesh
+from tests.transport.terminal import terminal
 
 INVENTORY = """\
 name: shop
@@ -134,12 +136,49 @@ def test_machines_that_were_not_made_are_not_destroyed(hosts: Hosts) -> None:
     assert "service 1" in hosts.curl("/service/1")
 
 
-def test_sudo_that_asks_for_a_password_is_told(hosts: Hosts) -> None:
-    hosts.as_root("10.97.0.11", "echo 'ann ALL=(ALL) ALL' > /etc/sudoers.d/ann")
-    try:
-        done = hosts.run("provision", code=1)
-        assert "problem ssh/sudo-password" in done.stderr
-        assert "NOPASSWD" in done.stderr
-    finally:
-        hosts.as_root("10.97.0.11", "echo 'ann ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/ann")
+@pytest.fixture
+def asking(hosts: Hosts) -> Iterator[Hosts]:
+    """The hosts, of which one lets nobody become root without a password."""
+    hosts.as_root(
+        "10.97.0.11", "echo 'ann ALL=(ALL) ALL' > /etc/sudoers.d/ann; echo 'ann:not for your eyes' | chpasswd"
+    )
+    yield hosts
+    hosts.as_root("10.97.0.11", "echo 'ann ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/ann")
     hosts.run("provision")
+
+
+def test_sudo_that_asks_for_a_password_is_told_where_there_is_no_terminal(
+    asking: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "enter", ["setsid", "--wait", *asking.enter])
+    done = asking.run("provision", code=1)
+    assert "problem ssh/sudo-password" in done.stderr
+    assert "NOPASSWD" in done.stderr
+
+
+def test_password_for_sudo_is_typed_once_and_seen_nowhere(asking: Hosts) -> None:
+    asking.as_root("10.97.0.11", "chmod 600 /etc/systemd/system/envoymesh-*.service")
+    look = "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' '\\n'; journalctl --no-pager"
+    for task in (["provision"], ["plan"], ["exec", "shop-1", look]):
+        code, said, shown = at_a_terminal(asking, *task)
+        assert code == 0, said
+        assert shown.count("sudo password of ann on ") == 1
+        assert "not for your eyes" not in said + shown
+    assert "sudo" in said
+    assert not [file for file in asking.folder.rglob("*") if file.is_file() and b"not for your" in file.read_bytes()]
+
+
+def at_a_terminal(hosts: Hosts, *words: str) -> tuple[int, str, str]:
+    """Run a task for somebody who types the password; return exit code, output and what the terminal showed."""
+    with terminal({"sudo password": b"not for your eyes\n"}) as at:
+        done = subprocess.run(
+            hosts.argv(*words),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            start_new_session=True,
+            preexec_fn=at.take,
+        )
+        return done.returncode, done.stdout + done.stderr, at.shown

@@ -1,5 +1,6 @@
 """A terminal with somebody at it, for what asks on one."""
 
+import fcntl
 import os
 import pty
 import termios
@@ -18,6 +19,10 @@ class Terminal:
     def __init__(self, device: int) -> None:
         self._device = device
         self.shown = ""
+
+    def take(self) -> None:
+        """Make it the terminal of the process that calls, which must lead a session of its own."""
+        fcntl.ioctl(self._device, termios.TIOCSCTTY, 0)
 
     @property
     def echoes(self) -> bool:
