@@ -7,6 +7,7 @@ import functools
 import hashlib
 import hmac
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 import paramiko
 
 from envoymesh.problems import Failed, Problem
+from envoymesh.transport.host_certificates import SUFFIX, authority_of, refusal
 from envoymesh.transport.openssh import Target
 
 
@@ -24,7 +26,7 @@ class KnownKey:
     """One line of a known_hosts file.
 
     `names` is its first field as written, `blob` the public key. Where that is an `authority`, certificates
-    that it signed are trusted, which are not supported here.
+    that it signed are trusted.
     """
 
     file: Path
@@ -60,26 +62,61 @@ class HostKeys:
         self.verified = False
 
     def order(self, types: Sequence[str]) -> tuple[str, ...]:
-        """Return the host key algorithms with those first whose keys are known."""
-        kinds = {key.kind for key in known_keys(self._files, self._target.known_as) if not key.authority}
-        return tuple(sorted(types, key=lambda algorithm: _kind(algorithm) not in kinds))
+        """Return the host key algorithms with those first whose keys are known.
+
+        Certificates come before them where an authority is known, and are not asked for where none is.
+        """
+        kinds = {key.kind for key in self._known() if not key.authority}
+        certificates = [f"{algorithm}{SUFFIX}" for algorithm in types] if self._authorities() else []
+        return (*certificates, *sorted(types, key=lambda algorithm: _kind(algorithm) not in kinds))
 
     def missing_host_key(self, _client: object, _name: str, key: paramiko.PKey) -> None:
         """Accept `key`, or raise.
 
         Raises:
             Failed: the key is not the known one, is revoked, or is unknown and the login is strict, or an
-                authority is known that vouches for the host.
+                authority is known for the host that does not vouch for it.
         """
-        if not self._is_known(key):
-            authorities = [k for k in known_keys(self._files, self._target.known_as) if k.authority]
+        authorities = self._authorities()
+        why = self._unproven(key, authorities) if authorities else "the login is strict"
+        if why and not self._is_known(key):
             if authorities or self._target.strict:
-                raise self._unknown(key, authorities)
+                raise self._unknown(key, authorities, why)
             try:
                 self._remember(key)
             except OSError as error:
                 raise self._not_kept(error) from error
         self.verified = True
+
+    def _known(self) -> list[KnownKey]:
+        return known_keys(self._files, self._target.known_as)
+
+    def _authorities(self) -> list[KnownKey]:
+        """Return the authorities for the host; as with OpenSSH, a line may leave out its port."""
+        names = dict.fromkeys([self._target.known_as, self._bare_name()])
+        return [key for name in names for key in known_keys(self._files, name) if key.authority]
+
+    def _bare_name(self) -> str:
+        return self._target.known_as.removeprefix("[").partition("]:")[0]
+
+    def _unproven(self, key: paramiko.PKey, authorities: Sequence[KnownKey]) -> str:
+        """Return why none of the authorities vouches for the key; empty when one does.
+
+        Raises:
+            Failed: the key, or that of the authority, is revoked.
+        """
+        shown = key.public_blob
+        if shown is None:
+            return "it shows no certificate of its known authority"
+        trusted = {entry.blob for entry in authorities}
+        why = refusal(shown.key_type, shown.key_blob, self._bare_name(), trusted, time.time())
+        if why:
+            return f"its certificate is not accepted: {why}"
+        blobs = (key.asbytes(), authority_of(shown.key_type, shown.key_blob))
+        revoked = [entry for entry in self._known() if entry.revoked and entry.blob in blobs]
+        if revoked:
+            raise self._revoked(revoked)
+        return ""
 
     def _remember(self, key: paramiko.PKey) -> None:
         with _appending(self._files[0]) as file:
@@ -91,7 +128,7 @@ class HostKeys:
         return f"{self._target.known_as} {key.get_name()} {key.get_base64()}"
 
     def _is_known(self, key: paramiko.PKey) -> bool:
-        known = [k for k in known_keys(self._files, self._target.known_as) if not k.authority]
+        known = [k for k in self._known() if not k.authority]
         same = [entry for entry in known if entry.blob == key.asbytes()]
         if any(entry.revoked for entry in same):
             raise self._revoked(same)
@@ -127,8 +164,7 @@ class HostKeys:
             )
         )
 
-    def _unknown(self, key: paramiko.PKey, authorities: Sequence[KnownKey]) -> Failed:
-        why = "certificates of its known authority are not read" if authorities else "the login is strict"
+    def _unknown(self, key: paramiko.PKey, authorities: Sequence[KnownKey], why: str) -> Failed:
         return Failed(
             Problem(
                 "ssh/host-key-unknown",

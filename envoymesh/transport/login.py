@@ -10,10 +10,11 @@ class Login:
 
     `None` leaves a setting to `~/.ssh/config` and OpenSSH's defaults. `known_hosts` is the mesh's own file;
     those that OpenSSH would read are read as well. With `host_keys` `accept-new` a key never seen is appended
-    to it, unless OpenSSH is configured to be strict, or a certificate authority is known for the host; with
-    `strict` it is refused; a changed key is always refused. `namespace` is a network namespace of this box
-    (a path such as `/run/netns/x`) from which the connection is opened; such a login, and one that gives user,
-    port, key and jump, asks nothing of `~/.ssh/config`. `jump` is as for `ssh -J`, `none` for no jump host.
+    to it, unless OpenSSH is configured to be strict, or a certificate authority is known for the host, which
+    must then have signed it; with `strict` it is refused; a changed key is always refused. `namespace` is a
+    network namespace of this box (a path such as `/run/netns/x`) from which the connection is opened; such a
+    login, and one that gives user, port, key and jump, asks nothing of `~/.ssh/config`. `jump` is as for
+    `ssh -J`, `none` for no jump host.
     """
 
     host: str

@@ -113,6 +113,15 @@ class Sshd:
         self.log.write_text("")
         self.start()
 
+    def show_certificate(self, authority: Path, *options: str) -> None:
+        """Show a certificate of an authority for the host key from now on, made with options of ssh-keygen."""
+        public = self.host_key.with_suffix(".pub")
+        subprocess.run(["ssh-keygen", "-q", "-s", authority, "-I", "web", *options, public], check=True)
+        self.stop()
+        self.config.write_text(f"HostCertificate {self.host_key}-cert.pub\n{self.config.read_text()}")
+        self.log.write_text("")
+        self.start()
+
     def logins(self) -> int:
         """Return how many logins it has accepted."""
         return self.log.read_text().count("Accepted publickey")

@@ -139,3 +139,106 @@ def test_new_key_that_cannot_be_kept(shared_server: Sshd, known_hosts: Path) -> 
     problem = problem_of(shared_server.login(known_hosts))
     assert (problem.code, problem.exit_code) == ("ssh/known-hosts", ExitCode.PROBLEM)
     assert str(known_hosts) in problem.what
+
+
+# Certificates
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Path:
+    return new_key(tmp_path / "authority")
+
+
+def trust(authority: Path, known_hosts: Path, names: str = "*", marker: str = "@cert-authority") -> str:
+    """Trust an authority, or say with another marker what is to be said of it; return the line."""
+    kind, blob, *_ = authority.with_suffix(".pub").read_text().split()
+    known_hosts.parent.mkdir(exist_ok=True)
+    line = f"{marker} {names} {kind} {blob}\n"
+    with known_hosts.open("a") as file:
+        file.write(line)
+    return line
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
+@pytest.mark.parametrize("signer", ["ed25519", "ecdsa", "rsa"])
+def test_certificate_of_a_known_authority_is_enough(
+    server: Sshd, known_hosts: Path, tmp_path: Path, kind: str, signer: str
+) -> None:
+    authority = new_key(tmp_path / "authority", signer)
+    server.new_host_key(kind)
+    server.show_certificate(authority, "-h", "-n", "other,127.0.0.1")
+    line = trust(authority, known_hosts)
+    connect(server.login(known_hosts, host_keys="strict")).close()
+    assert known_hosts.read_text() == line, "its key need not be known"
+    server.new_host_key(kind)
+    (server.folder / "host_key-cert.pub").unlink()
+    assert problem_of(server.login(known_hosts)).code == "ssh/host-key-unknown"
+
+
+@pytest.mark.parametrize(
+    ("names", "counts"), [("127.0.0.1", True), ("127.0.0.*", True), ("[127.0.0.1]:*", True), ("other", False)]
+)
+def test_authority_is_for_the_hosts_of_its_line(
+    server: Sshd, known_hosts: Path, authority: Path, names: str, counts: bool
+) -> None:
+    server.show_certificate(authority, "-h", "-n", "127.0.0.*")
+    trusted = trust(authority, known_hosts, names)
+    connect(server.login(known_hosts)).close()
+    assert known_hosts.read_text() == trusted + ("" if counts else line(server)), "a key is kept where none counts"
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["-h", "-n", "other"], "it is for other"),
+        (["-h"], "it is for nobody"),
+        (["-n", "127.0.0.1"], "it is a user's"),
+        (["-h", "-n", "127.0.0.1", "-V", "-2d:-1d"], "it is not valid now"),
+        (["-h", "-n", "127.0.0.1", "-V", "+1d:+2d"], "it is not valid now"),
+        (["-h", "-n", "127.0.0.1", "-O", "critical:only@here=on"], "it has conditions that are not known"),
+    ],
+)
+def test_certificate_that_does_not_fit_is_refused(
+    server: Sshd, known_hosts: Path, authority: Path, options: list[str], why: str
+) -> None:
+    server.show_certificate(authority, *options)
+    trusted = trust(authority, known_hosts)
+    problem = problem_of(server.login(known_hosts))
+    assert (problem.code, problem.exit_code) == ("ssh/host-key-unknown", ExitCode.PROBLEM)
+    assert why in problem.what
+    assert server.logins() == 0
+    assert known_hosts.read_text() == trusted
+    known_hosts.write_text(trusted + line(server))
+    connect(server.login(known_hosts)).close()
+
+
+def test_certificate_of_another_authority_is_refused(
+    server: Sshd, known_hosts: Path, authority: Path, tmp_path: Path
+) -> None:
+    server.show_certificate(authority, "-h", "-n", "127.0.0.1")
+    trust(new_key(tmp_path / "another"), known_hosts)
+    problem = problem_of(server.login(known_hosts))
+    assert problem.code == "ssh/host-key-unknown"
+    assert "its authority is not known" in problem.what
+
+
+def test_certificate_that_is_signed_with_sha1_is_refused(server: Sshd, known_hosts: Path, tmp_path: Path) -> None:
+    authority = new_key(tmp_path / "authority", "rsa")
+    server.show_certificate(authority, "-h", "-n", "127.0.0.1", "-t", "ssh-rsa")
+    trust(authority, known_hosts)
+    assert "SHA-1" in problem_of(server.login(known_hosts)).what
+
+
+def test_revoked_authority_or_key_is_refused(server: Sshd, known_hosts: Path, authority: Path) -> None:
+    server.show_certificate(authority, "-h", "-n", "127.0.0.1")
+    trusted = trust(authority, known_hosts)
+    trust(authority, known_hosts, marker="@revoked")
+    assert problem_of(server.login(known_hosts)).code == "ssh/host-key-revoked"
+    known_hosts.write_text(f"{trusted}@revoked {line(server, '*')}")
+    assert problem_of(server.login(known_hosts)).code == "ssh/host-key-revoked"
+
+
+def test_certificate_is_not_asked_for_without_an_authority(server: Sshd, known_hosts: Path, authority: Path) -> None:
+    server.show_certificate(authority, "-h", "-n", "127.0.0.1")
+    connect(server.login(known_hosts)).close()
+    assert known_hosts.read_text() == line(server)
