@@ -119,7 +119,7 @@ def missing() -> str:
 def hosts(folder: Path, count: int, notify: Notify) -> Iterator[Hosts]:
     """Give hosts, which are gone afterwards with their folder; what a killed run left of them goes before."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="bench-") as sockets:
+    with _room_for(count), tempfile.TemporaryDirectory(prefix="bench-") as sockets:
         made = Hosts(folder, Path(sockets), count, notify)
         try:
             made.make()
@@ -128,6 +128,22 @@ def hosts(folder: Path, count: int, notify: Notify) -> Iterator[Hosts]:
             notify(Event("", "removing the hosts"))
             made.destroy()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+WATCHES = Path("/proc/sys/fs/inotify/max_user_instances")
+WATCHES_OF_A_HOST = 16
+"""How many inotify instances a host's root, and its Envoy's user, may have: systemd and Envoy have several each."""
+
+
+@contextmanager
+def _room_for(count: int) -> Iterator[None]:
+    """Let the hosts have what the kernel gives to one user of the box: theirs have the same numbers on all of them."""
+    before = WATCHES.read_text()
+    WATCHES.write_text(str(max(int(before), 128 + WATCHES_OF_A_HOST * count)))
+    try:
+        yield
+    finally:
+        WATCHES.write_text(before)
 
 
 @contextmanager
