@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TypeVar
@@ -87,7 +88,7 @@ def free_ports(count: int) -> list[int]:
 
 def run(provider: Provider, host: Host, script: str, timeout_s: float = 30) -> str:
     """Run `script` on a host as root, over the provider's login; return what it printed. It must succeed."""
-    with connect(provider.logins([host])[host.name], timeout_s=timeout_s) as session:
+    with connect(replace(provider.logins([host])[host.name], timeout_s=timeout_s)) as session:
         done = session.exec(script, timeout_s=timeout_s)
     if done.exit_status != 0:
         raise Unsuccessful(done)

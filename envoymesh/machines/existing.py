@@ -30,4 +30,5 @@ class Existing:
             key=Path(ssh.key).expanduser() if ssh.key else None,
             jump=ssh.jump,
             host_keys=ssh.host_keys,
+            timeout_s=ssh.timeout,
         )

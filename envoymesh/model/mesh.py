@@ -15,7 +15,7 @@ class SshSettings:
 
     `address` is a name or an IP address; `key` a path on the operator's box; `jump` is a host name as
     `ssh -J` takes it. `host_keys` says what happens with a key never seen before: `accept-new` keeps it,
-    `strict` refuses; a changed key is always refused.
+    `strict` refuses; a changed key is always refused. `timeout` is how many seconds a login may take.
     """
 
     address: str | None = None
@@ -24,6 +24,7 @@ class SshSettings:
     key: str | None = None
     jump: str | None = None
     host_keys: str = "accept-new"
+    timeout: int = 10
 
 
 @dataclass(frozen=True)

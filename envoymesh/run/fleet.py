@@ -19,9 +19,8 @@ PARALLEL = 32
 class Fleet:
     """Sessions by host, opened when first used. A context manager; leaving it closes every connection."""
 
-    def __init__(self, logins: Mapping[HostName, Login], *, timeout_s: float = 10) -> None:
+    def __init__(self, logins: Mapping[HostName, Login]) -> None:
         self._logins = logins
-        self._timeout_s = timeout_s
         self._sessions: dict[HostName, Session] = {}
         self._closed = False
 
@@ -66,7 +65,7 @@ class Fleet:
             Failed: the host cannot be reached, or all connections were closed.
         """
         if host not in self._sessions and not self._closed:
-            self._sessions[host] = connect(self.login(host), timeout_s=self._timeout_s)
+            self._sessions[host] = connect(self.login(host))
         if self._closed:  # perhaps while this one was being opened
             for session in (self._sessions[host],) if host in self._sessions else ():
                 session.close()

@@ -172,17 +172,16 @@ class Session:
         self.close()
 
 
-def connect(login: Login, *, timeout_s: float = 10) -> Session:
+def connect(login: Login) -> Session:
     """Log in.
 
     Args:
         login: where to and as whom.
-        timeout_s: how long all of it may take, jump hosts apart.
 
     Raises:
         Failed: `ssh/unreachable`, `ssh/auth`, `ssh/host-key-…`, `ssh/key-…`; nothing was sent to the host.
     """
-    return _connect(resolve(login), timeout_s)
+    return _connect(resolve(login), login.timeout_s)
 
 
 def _connect(target: Target, timeout_s: float) -> Session:

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,7 @@ def agent(folder: Path, *keys: Path, passphrase: str = "") -> Iterator[Path]:
 
 def problem_of(login: Login, timeout_s: float = 10) -> Problem:
     """Return the one problem that keeps `login` from logging in."""
-    with pytest.raises(Failed) as failed, connect(login, timeout_s=timeout_s):
+    with pytest.raises(Failed) as failed, connect(replace(login, timeout_s=timeout_s)):
         pass
     (problem,) = failed.value.problems
     return problem

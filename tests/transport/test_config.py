@@ -166,7 +166,7 @@ def test_an_agent_that_never_answers_is_passed_over(
         assert [line for line in problem.saw if line.startswith("agent: no answer within ")]
         (home / ".ssh/id_rsa").write_bytes(shared_server.key.read_bytes())
         (home / ".ssh/id_rsa").chmod(0o600)
-        connect(login, timeout_s=4).close()
+        connect(replace(login, timeout_s=4)).close()
 
 
 # Jump hosts

@@ -111,9 +111,9 @@ def test_hosts_of_their_own_do_not_wait_for_each_other(shared_server: Sshd, know
     """A host that says nothing takes its own time only, however many of them there are."""
     silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(AT_ONCE * 2)]
     ports = [sock.getsockname()[1] for sock in silent]
-    logins = {HostName(f"web-{port}"): shared_server.login(known_hosts, port=port) for port in ports}
+    logins = {HostName(f"web-{port}"): shared_server.login(known_hosts, port=port, timeout_s=2) for port in ports}
     began = time.monotonic()
-    with Fleet(logins, timeout_s=2) as fleet:
+    with Fleet(logins) as fleet:
         ran = fleet.each(logins, fleet.session)
     for sock in silent:
         sock.close()

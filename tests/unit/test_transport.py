@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from envoymesh.machines.existing import Existing
 from envoymesh.problems import Failed
 from envoymesh.transport import remote
 from envoymesh.transport.host_keys import fingerprint, known_keys
@@ -174,3 +175,10 @@ def test_a_jump_host_has_a_port_that_there_can_be(jump: str, right: bool) -> Non
     with pytest.raises(Failed) as failed:
         mesh_of(text)
     assert [problem.code for problem in failed.value.problems] == ["inventory/bad-value"]
+
+
+def test_a_login_takes_as_long_as_the_inventory_lets_it(tmp_path: Path) -> None:
+    text = f"{INVENTORY}ssh: {{timeout: 25}}\n".replace("10.77.0.10}", "10.77.0.10, ssh: {timeout: 3}}")
+    hosts = list(mesh_of(text).hosts.values())
+    allowed = [login.timeout_s for login in Existing(tmp_path).logins(hosts).values()]
+    assert allowed == [3, *[25] * (len(hosts) - 1)]
