@@ -89,7 +89,8 @@ def test_thirty_hosts_behind_one_sshd_all_connect(known_hosts: Path) -> None:
         with Fleet(logins) as fleet:
             ran = fleet.each(logins, lambda host: fleet.session(host).exec(f"echo {host}", timeout_s=60).stdout)
         assert {host: out for host, out in ran.items() if out != f"{host}\n".encode()} == {}
-        assert (server.logins(), server.drops()) == (30, 0)
+        assert server.logins() == 30
+        assert server.drops() <= 3, "without turns it is 6 to 12; a busy sshd sees late that a login is done"
 
 
 def test_hosts_connect_although_others_fill_the_sshd(known_hosts: Path) -> None:
