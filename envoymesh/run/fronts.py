@@ -21,7 +21,7 @@ TALK_S = 10.0
 ENOUGH_WRONG = 3
 """So many wrong answers say enough; each may have taken as long as the front waits."""
 
-SERVICES_AT_ONCE = 8
+TALKS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,13 @@ def front_findings(front: Front, services: Sequence[Service], away: Collection[H
     found = [finding for finding in doors.values() if finding is not None]
     schemes = [scheme for scheme, finding in doors.items() if finding is None or finding.ok]
     found += [_nothing_else(front, scheme) for scheme in schemes]
-    with ThreadPoolExecutor(SERVICES_AT_ONCE) as pool:
-        for of_service in pool.map(lambda service: _service_findings(front, service, schemes, away), services):
-            found += of_service
-    return found
+    with ThreadPoolExecutor(TALKS_AT_ONCE) as pool:
+        talks = [
+            pool.submit(_service_findings, front, service, scheme, scheme == schemes[0], away)
+            for service in services
+            for scheme in schemes
+        ]
+        return found + [finding for talk in talks for finding in talk.result()]
 
 
 def _door(front: Front, scheme: str) -> Finding | None:
@@ -88,20 +91,17 @@ def _nothing_else(front: Front, scheme: str) -> Finding:
 
 
 def _service_findings(
-    front: Front, service: Service, schemes: Sequence[str], away: Collection[HostName]
+    front: Front, service: Service, scheme: str, everyone: bool, away: Collection[HostName]
 ) -> list[Finding]:
-    """Ask until every host has answered once; over the second scheme, one answer is enough."""
+    """Ask for a service until every host has answered once, or, where not `everyone` is wanted, one has."""
     hosts = front.mesh.hosts_of(service.name)
-    found: list[Finding] = []
-    for scheme in schemes:
-        everyone = scheme == schemes[0]
-        try:
-            talk = _talk(front.tunnel(scheme), service, {str(h.address) for h in hosts} if everyone else set())
-        except Failed as failed:
-            return [*found, proofs.no_connection(front.edge.name, scheme, failed)]
-        found.append(proofs.answers(front.edge, service, scheme, talk))
-        if everyone and len(talk.wrong) < ENOUGH_WRONG:
-            found.append(proofs.every_host_answers(front.edge, service, hosts, talk, away))
+    try:
+        talk = _talk(front.tunnel(scheme), service, {str(h.address) for h in hosts} if everyone else set())
+    except Failed as failed:
+        return [proofs.no_connection(front.edge.name, scheme, failed)]
+    found = [proofs.answers(front.edge, service, scheme, talk)]
+    if everyone and len(talk.wrong) < ENOUGH_WRONG:
+        found.append(proofs.every_host_answers(front.edge, service, hosts, talk, away))
     return found
 
 
@@ -111,8 +111,8 @@ def _talk(tunnel: Tunnel, service: Service, wanted: Collection[str]) -> proofs.T
     A connection stays with one of Envoy's workers, which goes round the members in turn; other clients of that
     worker take turns too, hence the many requests.
     """
-    talk = proofs.Talk().heard(tunnel.ask(service.path), service)
     end = time.monotonic() + TALK_S
+    talk = proofs.Talk().heard(tunnel.ask(service.path), service)
     with closing(tunnel):
         while not talk.by >= set(wanted) and talk.sent < 12 * len(wanted) + 20 and time.monotonic() < end:
             if len(talk.wrong) >= ENOUGH_WRONG:
