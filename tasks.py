@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable
 from functools import partial, wraps
 from importlib import import_module
+from inspect import signature
 from types import ModuleType
 from typing import Any, cast
 
@@ -15,26 +16,39 @@ suggest_on_parse_errors()
 
 INVENTORY = "path of the inventory"
 PROVIDER = "vagrant, nspawn or existing; otherwise what made the machines, else the inventory's choice"
-LIMIT = "hosts, services, `edge` or globs, separated by commas, such as 'service1,front-*'"
+LIMIT = "hosts, services, `edge`, globs such as 'front-*', or @failed for what the last run has not done; with commas"
 MESSAGE = "what it is for: kept on the hosts, and shown by `history`"
 JSON = "print one JSON document instead of text"
 HOST = "name of the host"
+TELLS = {"quiet": "print only the answer and problems", "verbose": "print a line for every step"}
 
 Body = Callable[..., partial[int]]
 
 
-def command(name: str | None = None, **help_texts: str) -> Callable[[Body], Any]:
-    """Return a decorator that makes a task of a function that returns the work to do: it fails with its exit code."""
+def command(name: str | None = None, *, tells: bool = False, **help_texts: str) -> Callable[[Body], Any]:
+    """Return a decorator that makes a task of a function that returns the work to do: it fails with its exit code.
+
+    A task that `tells` what it is doing has flags for how much, and its work gets the terminal that shows it.
+    """
 
     def decorate(body: Body) -> Any:
         @wraps(body)
-        def run(*args: Any, **kwargs: Any) -> None:
-            json = bool(kwargs.get("json"))
-            code = _loaded().guarded(body(*args, **kwargs), json=json)
+        def run(*args: Any, quiet: bool = False, verbose: bool = False, **kwargs: Any) -> None:
+            cli, asked = _loaded(), body(*args, **kwargs)
+            terminal = cli.Terminal(json=bool(kwargs.get("json")), quiet=quiet, verbose=verbose)
+            code = cli.guarded(partial(asked, terminal=terminal) if tells else asked, terminal)
             if code:
                 raise Exit(code=int(code))
 
-        return task(name=name, auto_shortflags=False, help=help_texts)(run)
+        if tells:
+            shown = signature(body)
+            flags = [
+                parameter
+                for parameter in signature(run, follow_wrapped=False).parameters.values()
+                if parameter.name in TELLS
+            ]
+            run.__signature__ = shown.replace(parameters=[*shown.parameters.values(), *flags])  # type: ignore[attr-defined]
+        return task(name=name, auto_shortflags=False, help=help_texts | (TELLS if tells else {}))(run)
 
     return decorate
 
@@ -54,7 +68,7 @@ def _loaded() -> ModuleType:
         gc.enable()
 
 
-@command(provider=PROVIDER, inventory=INVENTORY)
+@command(tells=True, provider=PROVIDER, inventory=INVENTORY)
 def up(c: Context, provider: str = "", inventory: str = "inventory.yaml") -> partial[int]:
     """Make the machines, provision them, and check that the mesh works.
 
@@ -63,7 +77,7 @@ def up(c: Context, provider: str = "", inventory: str = "inventory.yaml") -> par
     return work("up", inventory, provider)
 
 
-@command(inventory=INVENTORY)
+@command(tells=True, inventory=INVENTORY)
 def down(c: Context, inventory: str = "inventory.yaml") -> partial[int]:
     """Destroy the machines that were made for this mesh, and nothing else.
 
@@ -88,6 +102,7 @@ def plan(
 
 
 @command(
+    tells=True,
     limit=LIMIT,
     plan="file that `plan --out` has kept: make that so and nothing else, or refuse if a host has moved since",
     message=MESSAGE,
@@ -120,7 +135,7 @@ def provision(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     Example: ./mesh provision --plan tonight.json
     """
     rollout = {"max_parallel": max_parallel, "canary": canary, "max_failed": max_failed}
-    return work("provision", inventory, limit, plan, message, rollout, json=json)
+    return work("provision", inventory, limit, plan, message, rollout)
 
 
 @command(limit=LIMIT, json=JSON, inventory=INVENTORY)
@@ -137,6 +152,7 @@ def history(c: Context, limit: str = "", json: bool = False, inventory: str = "i
 
 
 @command(
+    tells=True,
     limit=LIMIT,
     to="the name of a run, as `history` shows it; otherwise the state before the last run",
     message=MESSAGE,
@@ -161,10 +177,10 @@ def rollback(  # noqa: PLR0913, PLR0917 - one parameter for each flag
 
     Example: ./mesh rollback --limit service1 --to 20260131T094502Z-3fa9
     """
-    return work("rollback", inventory, limit, to, message, json=json)
+    return work("rollback", inventory, limit, to, message)
 
 
-@command(limit=LIMIT, json=JSON, inventory=INVENTORY)
+@command(tells=True, limit=LIMIT, json=JSON, inventory=INVENTORY)
 def check(c: Context, limit: str = "", json: bool = False, inventory: str = "inventory.yaml") -> partial[int]:
     """Prove that the mesh works.
 
@@ -172,7 +188,7 @@ def check(c: Context, limit: str = "", json: bool = False, inventory: str = "inv
 
     Example: ./mesh check
     """
-    return work("check", inventory, limit, json=json)
+    return work("check", inventory, limit)
 
 
 @command(json=JSON, inventory=INVENTORY)
@@ -188,6 +204,7 @@ def status(c: Context, json: bool = False, inventory: str = "inventory.yaml") ->
 
 @command(
     name="add-service-host",
+    tells=True,
     service="the service that gets the hosts",
     count="how many machines to make",
     host="name of a machine that exists already",
@@ -206,7 +223,7 @@ def add_service_host(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     return work("add_service_host", inventory, service, count, (host, address) if host or address else None)
 
 
-@command(name="remove-service-host", host=HOST, inventory=INVENTORY)
+@command(name="remove-service-host", tells=True, host=HOST, inventory=INVENTORY)
 def remove_service_host(c: Context, host: str, inventory: str = "inventory.yaml") -> partial[int]:
     """Take a host out of the front's endpoints, then stop it.
 
@@ -217,7 +234,7 @@ def remove_service_host(c: Context, host: str, inventory: str = "inventory.yaml"
     return work("remove_service_host", inventory, host)
 
 
-@command(target="SERVICE=NUMBER", inventory=INVENTORY)
+@command(tells=True, target="SERVICE=NUMBER", inventory=INVENTORY)
 def scale(c: Context, target: str, inventory: str = "inventory.yaml") -> partial[int]:
     """Bring a service to a number of hosts, up or down.
 
@@ -258,7 +275,7 @@ def admin(c: Context, host: str, path: str, post: bool = False, inventory: str =
     return work("admin", inventory, host, path, post=post)
 
 
-@command(name="vagrant-box")
+@command(name="vagrant-box", tells=True)
 def vagrant_box(c: Context) -> partial[int]:
     """Build the Vagrant box envoymesh/bookworm from Debian packages, for where none can be downloaded.
 

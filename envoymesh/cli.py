@@ -8,7 +8,7 @@ from dataclasses import replace
 from json import dumps
 from pathlib import Path
 
-from envoymesh.events import Event, Outcome, exit_code_of
+from envoymesh.events import Event, Outcome, OutcomeKind, exit_code_of
 from envoymesh.machines.vagrant_box import build
 from envoymesh.model.inventory import rollout_with
 from envoymesh.model.mesh import Host
@@ -24,7 +24,8 @@ from envoymesh.run import lifecycle, members, plans, remote
 from envoymesh.run import provision as provisioning
 from envoymesh.run import status as statuses
 from envoymesh.run.health import await_healthy
-from envoymesh.run.workspace import Workspace, host_named, limited, only_writer, open_workspace
+from envoymesh.run.last_run import not_done
+from envoymesh.run.workspace import FAILED, Workspace, host_named, limited, only_writer, open_workspace
 
 INTERRUPTED = Problem(
     code="run/interrupted",
@@ -34,10 +35,11 @@ INTERRUPTED = Problem(
 )
 
 
-def guarded(body: Callable[[], ExitCode], *, json: bool = False) -> ExitCode:
+def guarded(body: Callable[[], ExitCode], terminal: Terminal) -> ExitCode:
     """Return the exit code of `body`; what stops it is printed as problems."""
     try:
-        return body()
+        with terminal:
+            return body()
     except Failed as failed:
         problems, code = failed.problems, failed.exit_code
     except KeyboardInterrupt:
@@ -46,23 +48,22 @@ def guarded(body: Callable[[], ExitCode], *, json: bool = False) -> ExitCode:
         if isinstance(error, ConnectionError | TimeoutError):
             raise  # no file's, so a bug
         problems, code = (refused_file(error),), ExitCode.PROBLEM
-    if json:
+    if terminal.json:
         say(problems_json(problems, code) + "\n")
     else:
-        Terminal().problems(problems)
+        terminal.problems(problems)
     return code
 
 
-def up(inventory: str, provider: str) -> ExitCode:
+def up(inventory: str, provider: str, *, terminal: Terminal) -> ExitCode:
     """Make machines, provision, check, and show what to try."""
-    terminal = Terminal()
     with _writing(inventory, provider, message="up") as workspace:
         terminal.line(f"provider {workspace.provider.name}: {workspace.why}")
         lifecycle.make_machines(workspace, terminal.notify)
-        code = _show(provisioning.provision(workspace, _all(workspace), terminal.notify), following="")
+        code = _show(provisioning.provision(workspace, _all(workspace), terminal.notify), terminal, "./mesh up", "")
     if code is ExitCode.DONE:
         await_healthy(workspace, [h for h in _all(workspace) if h.service], terminal.notify)
-        code = _check(workspace, _all(workspace), json=False)
+        code = _check(workspace, _all(workspace), terminal)
     if code is ExitCode.DONE:
         terminal.line("\n" + _try_lines(workspace))
     return code
@@ -78,9 +79,8 @@ def _try_lines(workspace: Workspace) -> str:
     return "\n".join(["Try it:", *(f"  {line}" for line in [*lines, f"./mesh scale {first.name}=3"])])
 
 
-def down(inventory: str) -> ExitCode:
+def down(inventory: str, *, terminal: Terminal) -> ExitCode:
     """Destroy the machines that were made."""
-    terminal = Terminal()
     with _writing(inventory, message="down") as workspace:
         gone = lifecycle.down(workspace, terminal.notify)
     terminal.line(f"gone: {', '.join(gone)}" if gone else "there was nothing to destroy")
@@ -90,13 +90,13 @@ def down(inventory: str) -> ExitCode:
 def plan(inventory: str, limit: str, out: str, *, json: bool) -> ExitCode:
     """Show what would change, and keep it if it shall be made so later."""
     workspace = _workspace(inventory)
-    planned = provisioning.plan(workspace, limited(workspace.mesh, limit))
+    planned = provisioning.plan(workspace, _limited(workspace, limit))
     outcomes = planned.outcomes
     code = exit_code_of(outcomes) or (ExitCode.DRIFT if any(o.changes for o in outcomes) else ExitCode.DONE)
     document = plan_document(planned, code, _provision_command(inventory, limit, out))
     if out:
         plans.save(Path(out), document, workspace, planned)
-    _answer(document, plan_lines, outcomes, json=json)
+    _answer(document, plan_lines, outcomes, Terminal(json=json))
     return code
 
 
@@ -108,7 +108,7 @@ def _provision_command(inventory: str, limit: str, out: str) -> str:
 
 
 def provision(  # noqa: PLR0913 - one parameter for each flag
-    inventory: str, limit: str, plan: str, message: str, rollout: Mapping[str, str], *, json: bool
+    inventory: str, limit: str, plan: str, message: str, rollout: Mapping[str, str], *, terminal: Terminal
 ) -> ExitCode:
     """Make hosts as desired, or as a saved plan says."""
     if plan and limit:
@@ -118,17 +118,17 @@ def provision(  # noqa: PLR0913 - one parameter for each flag
     with _writing(inventory, message=message or "provision") as written:
         saved = plans.read(Path(plan), written.mesh) if plan else None
         mesh = replace(written.mesh, rollout=rollout_with((saved or written.mesh).rollout, rollout))
-        workspace, hosts = replace(written, mesh=mesh), limited(mesh, limit)
+        workspace, hosts = replace(written, mesh=mesh), _limited(written, limit)
         if saved is not None:
             hosts = tuple(h for h in hosts if h.name in saved.hosts)
-        outcomes = provisioning.provision(workspace, hosts, Terminal(quiet=json).notify, saved)
-    return _show(outcomes, json=json)
+        outcomes = provisioning.provision(workspace, hosts, terminal.notify, saved)
+    return _show(outcomes, terminal, f"./mesh provision --limit {FAILED}")
 
 
 def history(inventory: str, limit: str, *, json: bool) -> ExitCode:
     """Show what runs have made of hosts."""
     workspace = _workspace(inventory)
-    kept = histories.history(workspace, limited(workspace.mesh, limit))
+    kept = histories.history(workspace, _limited(workspace, limit))
     known = {host: k for host, k in kept.items() if not isinstance(k, Problem)}
     problems = [k for k in kept.values() if isinstance(k, Problem)]
     code = max((p.exit_code for p in problems), key=_SEVERITY.index, default=ExitCode.DONE)
@@ -141,18 +141,18 @@ def history(inventory: str, limit: str, *, json: bool) -> ExitCode:
 _SEVERITY = (ExitCode.DONE, ExitCode.UNREACHABLE, ExitCode.PROBLEM)
 
 
-def rollback(inventory: str, limit: str, to: str, message: str, *, json: bool) -> ExitCode:
+def rollback(inventory: str, limit: str, to: str, message: str, *, terminal: Terminal) -> ExitCode:
     """Make hosts as an earlier run left them."""
     why = message or (f"rollback to {to}" if to else "rollback")
     with _writing(inventory, message=why) as workspace:
-        hosts = limited(workspace.mesh, limit)
-        return _show(histories.rollback(workspace, hosts, to, Terminal(quiet=json).notify), json=json)
+        outcomes = histories.rollback(workspace, _limited(workspace, limit), to, terminal.notify)
+    return _show(outcomes, terminal, f"./mesh rollback --limit {FAILED}{f' --to {to}' if to else ''}")
 
 
-def check(inventory: str, limit: str, *, json: bool) -> ExitCode:
+def check(inventory: str, limit: str, *, terminal: Terminal) -> ExitCode:
     """Prove that the mesh works."""
     workspace = _workspace(inventory)
-    return _check(workspace, limited(workspace.mesh, limit), json=json)
+    return _check(workspace, _limited(workspace, limit), terminal)
 
 
 def status(inventory: str, *, json: bool) -> ExitCode:
@@ -163,25 +163,36 @@ def status(inventory: str, *, json: bool) -> ExitCode:
     return ExitCode.DONE if all(row.reachable for row in rows) else ExitCode.UNREACHABLE
 
 
-def add_service_host(inventory: str, service: str, count: int, existing: tuple[str, str] | None) -> ExitCode:
+def add_service_host(
+    inventory: str, service: str, count: int, existing: tuple[str, str] | None, *, terminal: Terminal
+) -> ExitCode:
     """Add hosts to a service: `count` new ones, or the `existing` one (name, address)."""
     with _writing(inventory, message=f"add-service-host {service}") as workspace:
         name = members.service_named(workspace.mesh, service)
         new = [members.named_host(workspace, *existing)] if existing else members.next_hosts(workspace, name, count)
-        return _show(members.add(workspace, name, new, Terminal().notify))
+        outcomes = members.add(workspace, name, new, terminal.notify)
+    entered = any(o.host in workspace.mesh.hosts for o in outcomes)  # the fronts came after that
+    return _show(outcomes, terminal, _completed_by("./mesh provision" if entered else "the same command", outcomes))
 
 
-def remove_service_host(inventory: str, host: str) -> ExitCode:
+def remove_service_host(inventory: str, host: str, *, terminal: Terminal) -> ExitCode:
     """Take a host out of its service."""
     with _writing(inventory, message=f"remove-service-host {host}") as workspace:
-        return _show(members.remove(workspace, [host], Terminal().notify))
+        outcomes = members.remove(workspace, [host], terminal.notify)
+    return _show(outcomes, terminal, _completed_by(f"./mesh remove-service-host {host}", outcomes))
 
 
-def scale(inventory: str, target: str) -> ExitCode:
+def scale(inventory: str, target: str, *, terminal: Terminal) -> ExitCode:
     """Bring a service to a number of hosts."""
     with _writing(inventory, message=f"scale {target}") as workspace:
         service, count = members.scale_target(workspace.mesh, target)
-        return _show(members.scale(workspace, service, count, Terminal().notify))
+        outcomes = members.scale(workspace, service, count, terminal.notify)
+    return _show(outcomes, terminal, _completed_by(f"./mesh scale {target}", outcomes))
+
+
+def _completed_by(command: str, outcomes: Sequence[Outcome]) -> str:
+    """Return the command that goes on where hosts were not started; what failed says itself what to do."""
+    return command if any(o.kind is OutcomeKind.NOT_STARTED for o in outcomes) else ""
 
 
 def execute(inventory: str, host: str, command: str) -> int:
@@ -206,9 +217,8 @@ def admin(inventory: str, host: str, path: str, *, post: bool) -> ExitCode:
     return ExitCode.DONE
 
 
-def vagrant_box() -> ExitCode:
+def vagrant_box(*, terminal: Terminal) -> ExitCode:
     """Build the local Vagrant box."""
-    terminal = Terminal()
     name = build(lambda host, text: terminal.notify(Event(host, text)))
     terminal.line(f"box {name}: use it with `machines: {{box: {name}}}` in inventory.yaml")
     return ExitCode.DONE
@@ -225,29 +235,37 @@ def _writing(inventory: str, provider: str = "", *, message: str) -> Iterator[Wo
         yield _workspace(inventory, provider, message)
 
 
+def _limited(workspace: Workspace, limit: str) -> tuple[Host, ...]:
+    return limited(workspace.mesh, limit, lambda: not_done(workspace.state_dir))
+
+
 def _all(workspace: Workspace) -> Sequence[Host]:
     return list(workspace.mesh.hosts.values())
 
 
-def _show(outcomes: Sequence[Outcome], *, json: bool = False, following: str = "./mesh check") -> ExitCode:
+def _show(outcomes: Sequence[Outcome], terminal: Terminal, again: str, following: str = "./mesh check") -> ExitCode:
+    """Print what became of hosts, and what follows; `again` is the command that goes on after a failure."""
     code = exit_code_of(outcomes)
-    changed = code is ExitCode.DONE and any(o.changes for o in outcomes)
-    _answer(outcomes_document(outcomes, code, following if changed else ""), outcome_lines, outcomes, json=json)
+    if code is ExitCode.DONE:
+        again = following if any(o.changes for o in outcomes) else ""
+    _answer(outcomes_document(outcomes, code, again), outcome_lines, outcomes, terminal)
     return code
 
 
 def _answer(
-    document: Document, text: Callable[[Document], Iterator[Line]], outcomes: Sequence[Outcome], *, json: bool
+    document: Document, text: Callable[[Document], Iterator[Line]], outcomes: Sequence[Outcome], terminal: Terminal
 ) -> None:
     """Print a document, or the text that is drawn from it and the problems in full."""
-    if json:
+    terminal.rest()
+    if terminal.json:
         say(dumps(document, indent=2) + "\n")
         return
-    Terminal().lines(text(document))
-    Terminal().problems([o.problem for o in outcomes if o.problem is not None])
+    terminal.lines(text(document))
+    terminal.problems([o.problem for o in outcomes if o.problem is not None])
 
 
-def _check(workspace: Workspace, hosts: Sequence[Host], *, json: bool) -> ExitCode:
-    findings = checks.check(workspace, hosts, Terminal(quiet=json).notify)
-    say((check_json(findings) if json else check_text(findings)) + "\n")
+def _check(workspace: Workspace, hosts: Sequence[Host], terminal: Terminal) -> ExitCode:
+    findings = checks.check(workspace, hosts, terminal.notify)
+    terminal.rest()
+    say((check_json(findings) if terminal.json else check_text(findings)) + "\n")
     return checks.exit_code_of_findings(findings)

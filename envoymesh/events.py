@@ -29,6 +29,20 @@ class Outcome:
     changes: tuple[Change, ...] = ()
     problem: Problem | None = None
 
+    @property
+    def ok(self) -> bool:
+        """Whether the host is as it is to be."""
+        return self.kind in (OutcomeKind.UNCHANGED, OutcomeKind.CHANGED)
+
+
+class EventKind(StrEnum):
+    """What an event says of its host."""
+
+    WAITS = "waits"
+    STEP = "step"
+    SENT = "sent"
+    ENDS = "ends"
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -52,20 +66,39 @@ class Planned:
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened, on `host` (empty: on the operator's box). For people; nothing is decided by it."""
+    """Something happened, on `host` (empty: on the operator's box). For people; nothing is decided by it.
+
+    `minor` is what only those want who follow every step. Of an event of bytes, `sent` and `total` count them.
+    """
 
     host: str
     text: str
+    kind: EventKind = EventKind.STEP
+    minor: bool = False
+    sent: int = 0
+    total: int = 0
 
 
 Notify = Callable[[Event], None]
 """Takes events as they happen, from any thread."""
 
 
+def megabytes_sent(sent: int, total: int) -> str:
+    """Return `12 of 40 MB sent`."""
+    return f"{sent / 1e6:.0f} of {total / 1e6:.0f} MB sent"
+
+
 def failed_outcome(host: HostName, problem: Problem) -> Outcome:
     """Return the outcome of a host that `problem` stopped."""
     unreachable = problem.exit_code is ExitCode.UNREACHABLE
     return Outcome(host, OutcomeKind.UNREACHABLE if unreachable else OutcomeKind.FAILED, problem=problem)
+
+
+def end_of(outcome: Outcome) -> Event:
+    """Return the event that a run is done with a host."""
+    text = f"{outcome.kind}: {outcome.problem.code}" if outcome.problem else str(outcome.kind)
+    minor = outcome.kind in (OutcomeKind.UNCHANGED, OutcomeKind.NOT_STARTED)
+    return Event(outcome.host, "done" if outcome.kind is OutcomeKind.CHANGED else text, EventKind.ENDS, minor=minor)
 
 
 def exit_code_of(outcomes: Sequence[Outcome]) -> ExitCode:

@@ -9,14 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.text import Text
 from typing_extensions import override
 
-from envoymesh.events import Event
+from envoymesh.events import Event, EventKind
 from envoymesh.problems import ExitCode, Problem
+from envoymesh.report.progress import Board, Live
 
 WIDTH = 100
 
@@ -47,30 +48,62 @@ def say(data: bytes | str) -> None:
 
 
 class Terminal:
-    """Prints events as they come, and results when they are there."""
+    """Shows events as they come, and results when they are there.
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    Events are a table on a terminal, which goes before a result is printed, and lines elsewhere. `json` makes them
+    JSON, a line for each; `quiet` shows none, `verbose` a line for every one.
+    """
+
+    def __init__(self, *, json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+        self.json = json
         self._out = _Pipe(width=WIDTH, highlight=False, soft_wrap=True)
         self._err = _Pipe(width=WIDTH, highlight=False, soft_wrap=True, stderr=True)
-        self._quiet = quiet
+        self._quiet, self._verbose = quiet, verbose
         self._lock = threading.Lock()
         self._began = time.monotonic()
+        self._draws = sys.stderr.isatty() and not (self._err.is_dumb_terminal or json or verbose)
+        self._board = Board()
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.rest()
 
     def notify(self, event: Event) -> None:
-        """Print one event with the seconds since the start."""
-        if not self._quiet:
-            seconds = f"{time.monotonic() - self._began:5.1f}s"
-            with self._lock:
-                self._err.print(
-                    Text.assemble((seconds, "dim"), "  ", (f"{event.host or '-':<16}", "bold"), " ", event.text)
-                )
+        """Show one event, with the seconds since the start."""
+        if self._quiet:
+            return
+        seconds = time.monotonic() - self._began
+        with self._lock:
+            if self._draws:
+                self._board.take(event, seconds)
+                self._live = self._live or Live(self._lines)
+            elif self.json:
+                self._err.print(Text(event_json(event, seconds)))
+            elif event.text and (self._verbose or not event.minor):
+                host = (f"{event.host or '-':<16}", "bold")
+                self._err.print(Text.assemble((f"{seconds:5.1f}s", "dim"), "  ", host, " ", event.text))
+
+    def _lines(self, width: int, height: int) -> list[str]:
+        with self._lock:
+            return self._board.lines(time.monotonic() - self._began, width, height)
+
+    def rest(self) -> None:
+        """Take the table away, until the next event."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.end()
 
     def line(self, text: str, style: str = "") -> None:
         """Print a line of the answer."""
+        self.rest()
         self._out.print(Text(text, style))
 
     def problems(self, problems: Sequence[Problem]) -> None:
         """Print problems, on standard error."""
+        self.rest()
         for problem in problems:
             first, *rest = str(problem).splitlines()
             self._err.print(Text(first, "bold red"))
@@ -81,6 +114,13 @@ class Terminal:
         """Print lines of the answer, each with its style."""
         for text, style in lines:
             self.line(text, style)
+
+
+def event_json(event: Event, seconds: float) -> str:
+    """Return an event as a line of JSON; fields are only ever added to it."""
+    bytes_ = {"sent": event.sent, "total": event.total} if event.kind is EventKind.SENT else {}
+    about = {"seconds": round(seconds, 3), "host": event.host, "kind": event.kind, "text": event.text}
+    return json.dumps(about | bytes_)
 
 
 def problems_json(problems: Sequence[Problem], exit_code: ExitCode) -> str:

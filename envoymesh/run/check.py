@@ -4,7 +4,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from envoymesh.events import Event, Notify
+from envoymesh.events import Event, EventKind, Notify
 from envoymesh.findings import Finding, exit_code_of_findings
 from envoymesh.model.mesh import Host, HostName, Mesh
 from envoymesh.problems import ExitCode, Problem, counted, listed
@@ -36,7 +36,7 @@ def check(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> list[F
     """
     scope = proofs.scope_of(workspace.mesh, hosts)
     everyone = proofs.to_read(scope, workspace.mesh)
-    with workspace.fleet(everyone) as fleet:
+    with workspace.fleet(everyone, notify) as fleet:
         notify(Event("", f"reading {counted(len(everyone), 'host')}"))
         readings, looks_at = _readings(fleet, workspace, everyone)
         of_hosts = [*_inside(workspace.mesh, scope, readings), *_between(scope, readings, looks_at)]
@@ -58,7 +58,10 @@ def _readings(fleet: Fleet, workspace: Workspace, hosts: Sequence[Host]) -> tupl
 
     def read_one(host: HostName) -> Reading:
         dial = proofs.inner_ports(looks_at[host]) if host in looks_at else ()
-        return read(fleet, host, desired[host], envoy.QUESTIONS, dial)
+        fleet.notify(Event(host, "is read", minor=True))
+        reading = read(fleet, host, desired[host], envoy.QUESTIONS, dial)
+        fleet.notify(Event(host, "was read", EventKind.ENDS, minor=True))
+        return reading
 
     problems = {host: s for host, s in sessions.items() if isinstance(s, Problem)}
     return {**problems, **fleet.each([h for h in desired if h not in problems], read_one)}, looks_at

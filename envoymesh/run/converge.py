@@ -1,11 +1,12 @@
 """Converge: read hosts, plan, apply; one execution to read a host and one to change it."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from envoymesh.events import Event, Notify, Outcome, OutcomeKind, failed_outcome
+from envoymesh.events import Event, EventKind, Notify, Outcome, OutcomeKind, end_of, failed_outcome, megabytes_sent
 from envoymesh.model.mesh import HostName
 from envoymesh.plan.change import HostPlan
 from envoymesh.plan.observed import Observed
@@ -14,6 +15,7 @@ from envoymesh.problems import Failed, Problem, counted
 from envoymesh.resources import Artifact, Resource
 from envoymesh.run.artifacts import blob_for
 from envoymesh.run.fleet import Fleet
+from envoymesh.run.last_run import record
 from envoymesh.run.workspace import Workspace
 from envoymesh.wire.apply import APPLY_SCRIPT, Call, Parcel, Payload, payload_for
 from envoymesh.wire.frames import Frame, frame_from, frames_from
@@ -61,7 +63,17 @@ def read(fleet: Fleet, host: HostName, resources: Sequence[Resource], asked: Ask
 
 def read_all(fleet: Fleet, desired: Desired, asked: Asked = ()) -> dict[HostName, Reading | Problem]:
     """Read the hosts of `desired`, all at once."""
-    return fleet.each(desired, lambda host: read(fleet, host, desired[host], asked))
+
+    def work(host: HostName) -> Reading:
+        fleet.session(host)
+        fleet.notify(Event(host, "is read", minor=True))
+        reading = read(fleet, host, desired[host], asked)
+        fleet.notify(Event(host, "", EventKind.WAITS, minor=True))
+        return reading
+
+    for host in desired:
+        fleet.notify(Event(host, "", EventKind.WAITS, minor=True))
+    return fleet.each(desired, work)
 
 
 def apply(
@@ -107,13 +119,14 @@ def _executed(fleet: Fleet, payload: Payload, notify: Notify) -> list[str]:
     def on_line(line: str) -> None:
         lines.append(line)
         call = _call_of(payload, frame_from(line))
-        if call is not None and call.verb in _TOLD:
-            notify(Event(host, f"{_TOLD[call.verb]} {call.address}"))
+        if call is not None:
+            word = _WORDS.get(call.verb, f"{call.verb.replace('_', ' ')}:")
+            notify(Event(host, f"{word} {call.address}", minor=call.verb not in _LONG))
 
     session = fleet.session(host)
     try:
         timeout_s = APPLY_TIMEOUT_S + payload.size_bytes / SLOWEST_BYTES_PER_S
-        session.exec(APPLY_SCRIPT, stdin=payload.stream(), on_line=on_line, timeout_s=timeout_s)
+        session.exec(APPLY_SCRIPT, stdin=_told(payload, notify), on_line=on_line, timeout_s=timeout_s)
     except Failed as failed:
         raise Failed(*(_lost(p, host) for p in failed.problems)) from None
     return lines
@@ -124,8 +137,34 @@ def _ending(lines: Sequence[str]) -> str:
     return next((f.fields[0] for f in frames_from(lines) if f.kind == "end"), "")
 
 
-_TOLD = {"artifact": "receives", "validate": "validates", "restart": "starts", "ready": "waits for"}
-"""Steps that take long enough to be told, in words."""
+_LONG = ("artifact", "validate", "restart", "ready")
+"""Steps that take long enough to be told to everybody."""
+
+_WORDS = {
+    **{"artifact": "receives", "validate": "validates", "restart": "starts", "ready": "waits for"},
+    **{"begin": "takes", "remember": "writes", "user": "makes", "directory": "makes", "stage": "stages"},
+    **{"generation": "stages", "commit": "renames", "settle": "has settled", "keep": "keeps", "drop": "drops"},
+    **{"reload": "reloads", "enable": "enables", "rename_again": "renames once more", "forget": "forgets"},
+    **{f"remove_{kind}": "removes" for kind in ("unit", "file", "artifact", "directory", "user")},
+}
+
+SENT_EVERY_S, SENT_TO_ALL_EVERY_S = 0.5, 10.0
+"""How often it is told how much has been sent; the second one, also to those who do not follow every step."""
+
+
+def _told(payload: Payload, notify: Notify) -> Iterator[bytes]:
+    """Yield what is sent, and tell how much of it has been."""
+    sent, to_all = 0, time.monotonic()
+    told = to_all
+    for piece in payload.stream():
+        yield piece
+        sent, now = min(sent + len(piece), payload.size_bytes), time.monotonic()
+        if now - told < SENT_EVERY_S:
+            continue
+        told, minor = now, now - to_all < SENT_TO_ALL_EVERY_S
+        to_all = to_all if minor else now
+        event = Event(payload.host, megabytes_sent(sent, payload.size_bytes), EventKind.SENT, minor=minor)
+        notify(replace(event, sent=sent, total=payload.size_bytes))
 
 
 def _call_of(payload: Payload, frame: Frame | None) -> Call | None:
@@ -136,13 +175,18 @@ def _call_of(payload: Payload, frame: Frame | None) -> Call | None:
 
 
 def apply_all(fleet: Fleet, readings: Iterable[Reading], workspace: Workspace, notify: Notify) -> list[Outcome]:
-    """Apply the plans of `readings`, all at once."""
+    """Apply the plans of `readings`, all at once; once the run is to stop, no further one is begun."""
     by_host = {r.plan.host: r for r in readings}
 
     def work(host: HostName) -> Outcome:
-        outcome = apply(fleet, by_host[host], workspace, notify)
-        if outcome.kind is OutcomeKind.CHANGED:
-            notify(Event(host, "done"))
+        if workspace.stop.is_set():
+            return Outcome(host, OutcomeKind.NOT_STARTED, by_host[host].plan.changes)
+        try:
+            outcome = apply(fleet, by_host[host], workspace, notify)
+        except Failed as failed:
+            outcome = failed_outcome(host, failed.problems[0])
+        record(workspace, [outcome])
+        notify(end_of(outcome))
         return outcome
 
     results = fleet.each(by_host, work)

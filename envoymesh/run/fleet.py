@@ -5,6 +5,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import TypeVar
 
+from envoymesh.events import Event, Notify
 from envoymesh.model.mesh import HostName
 from envoymesh.problems import ExitCode, Failed, Problem, refused_file
 from envoymesh.transport.login import Login
@@ -19,8 +20,9 @@ PARALLEL = 32
 class Fleet:
     """Sessions by host, opened when first used. A context manager; leaving it closes every connection."""
 
-    def __init__(self, logins: Mapping[HostName, Login]) -> None:
+    def __init__(self, logins: Mapping[HostName, Login], notify: Notify = lambda event: None) -> None:
         self._logins = logins
+        self.notify = notify
         self._sessions: dict[HostName, Session] = {}
         self._closed = False
 
@@ -65,6 +67,7 @@ class Fleet:
             Failed: the host cannot be reached, or all connections were closed.
         """
         if host not in self._sessions and not self._closed:
+            self.notify(Event(host, "connects", minor=True))
             self._sessions[host] = connect(self.login(host))
         if self._closed:  # perhaps while this one was being opened
             for session in (self._sessions[host],) if host in self._sessions else ():

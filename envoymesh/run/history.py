@@ -35,7 +35,7 @@ def rollback(workspace: Workspace, hosts: Sequence[Host], to: str, notify: Notif
     Raises:
         Failed: a host cannot be read, keeps nothing that old, or there is no such run; nothing was changed.
     """
-    with workspace.fleet([*hosts, *(e for e in workspace.mesh.edges if e not in hosts)]) as fleet:
+    with workspace.fleet([*hosts, *(e for e in workspace.mesh.edges if e not in hosts)], notify) as fleet:
         notify(Event("", f"reading what {counted(len(hosts), 'host')} had"))
         kept = _all_of(history_of(fleet, [h.name for h in hosts]))
         run = _run(kept, to)

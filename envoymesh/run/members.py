@@ -100,7 +100,7 @@ def add(workspace: Workspace, service: ServiceName, new: Sequence[NewHost], noti
     """Make and provision new hosts of a service, then enter them into the inventory and into every front.
 
     The inventory is written between the two, so that `provision` completes what is cut off there; what is
-    cut off before is completed by the same command, or taken away by `down`.
+    cut off before, also by Ctrl-C, is completed by the same command, or taken away by `down`.
 
     Raises:
         Failed: a new host could not be made or did not become ready; it was taken away again.
@@ -112,10 +112,12 @@ def add(workspace: Workspace, service: ServiceName, new: Sequence[NewHost], noti
     larger = workspace.edited(entered)
     hosts = [larger.mesh.hosts[host.name] for host in new]
     outcomes = _made_ready(larger, hosts, notify)
+    if not all(o.ok for o in outcomes):
+        return outcomes
     workspace.save(entered)
     notify(Event("", f"{workspace.inventory.name}: entered {', '.join(h.name for h in hosts)}"))
     outcomes += provision(larger, larger.mesh.edges, notify)
-    if all(o.problem is None for o in outcomes):
+    if all(o.ok for o in outcomes):
         await_healthy(larger, hosts, notify)
     return outcomes
 
@@ -154,9 +156,9 @@ def remove(workspace: Workspace, names: Sequence[str], notify: Notify) -> list[O
 
     smaller = workspace.edited(removed)
     outcomes = provision(smaller, smaller.mesh.edges, notify)
-    if any(o.problem is not None for o in outcomes):
+    if workspace.stop.is_set() or not all(o.ok for o in outcomes):
         notify(Event("", f"nothing was stopped; {workspace.inventory.name} still has {listed(list(names))}"))
-        return outcomes
+        return [*outcomes, *(Outcome(h.name, OutcomeKind.NOT_STARTED) for h in hosts)]
     _await_idle(workspace, hosts, notify)
     outcomes += _stopped(workspace, hosts, notify)
     workspace.save(removed)
@@ -210,7 +212,7 @@ def _stopped(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> lis
     if maker is not None:
         maker.destroy([h.name for h in hosts], lambda host, text: notify(Event(host, text)))
         return [Outcome(h.name, OutcomeKind.CHANGED) for h in hosts]
-    with workspace.fleet(hosts) as fleet:
+    with workspace.fleet(hosts, notify) as fleet:
         readings = read_all(fleet, {h.name: () for h in hosts})
         outcomes = [failed_outcome(h, r) for h, r in readings.items() if isinstance(r, Problem)]
         outcomes += apply_all(fleet, (r for r in readings.values() if isinstance(r, Reading)), workspace, notify)
@@ -246,6 +248,6 @@ def scale(workspace: Workspace, service: ServiceName, count: int, notify: Notify
     if count < len(hosts):
         return remove(workspace, [h.name for h in hosts[count:]], notify)
     outcomes = provision(workspace, [*hosts, *workspace.mesh.edges], notify)
-    if all(o.problem is None for o in outcomes):
+    if all(o.ok for o in outcomes):
         await_healthy(workspace, hosts, notify)
     return outcomes

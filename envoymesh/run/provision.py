@@ -12,7 +12,8 @@ from envoymesh.plan.saved import Known, SavedPlan, refuse_what_differs
 from envoymesh.problems import Problem, counted
 from envoymesh.run.converge import Desired, Reading, read_all
 from envoymesh.run.fleet import Fleet
-from envoymesh.run.rollout import roll_out
+from envoymesh.run.last_run import begin
+from envoymesh.run.rollout import ended, roll_out
 from envoymesh.run.workspace import Workspace
 from roles import desired
 
@@ -67,7 +68,7 @@ def provision(
     Raises:
         Failed: the plan would not be the `saved` one; nothing was changed.
     """
-    with workspace.fleet([*hosts, *(e for e in workspace.mesh.edges if e not in hosts)]) as fleet:
+    with workspace.fleet([*hosts, *(e for e in workspace.mesh.edges if e not in hosts)], notify) as fleet:
         notify(Event("", f"reading {counted(len(hosts), 'host')}"))
         readings = read_all(fleet, desired_of(workspace, hosts))
         if saved is not None:
@@ -83,5 +84,7 @@ def converge(workspace: Workspace, fleet: Fleet, wanted: Desired, notify: Notify
 
 
 def _made_so(workspace: Workspace, fleet: Fleet, readings: Readings, notify: Notify) -> dict[HostName, Outcome]:
+    begin(workspace, readings)
     outcomes = {h: failed_outcome(h, r) for h, r in readings.items() if isinstance(r, Problem)}
+    ended(workspace, outcomes.values(), notify)
     return outcomes | roll_out(workspace, fleet, {h: r for h, r in readings.items() if isinstance(r, Reading)}, notify)

@@ -1,9 +1,9 @@
 """Rollout: changes reach hosts in batches, each seen to be well before the next; what is not is taken back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from envoymesh.events import Event, Notify, Outcome, OutcomeKind
+from envoymesh.events import Event, Notify, Outcome, OutcomeKind, end_of
 from envoymesh.model.mesh import Host, HostName
 from envoymesh.plan.rollout import batches, concerns_clients
 from envoymesh.problems import Failed, Problem, listed
@@ -11,6 +11,8 @@ from envoymesh.run.converge import Reading, apply, apply_all, read
 from envoymesh.run.fleet import Fleet
 from envoymesh.run.generations import had, kept_by
 from envoymesh.run.health import HEALTHY_FOR_S, ailments, stay_healthy
+from envoymesh.run.interrupt import first_one_stops
+from envoymesh.run.last_run import record
 from envoymesh.run.workspace import Workspace
 
 
@@ -21,25 +23,45 @@ def roll_out(
 
     A host that a front found healthy before its change, and does not after it, gets back what it had. When more hosts
     than `max_failed` have failed, no other one is begun. One that is out of reach has not failed: it stops nobody.
+    After Ctrl-C, the hosts in hand are seen to their end, and no other one is begun.
     """
     mesh = workspace.mesh
     changing = {h: r for h, r in readings.items() if r.plan.changes}
     serving = {h for h, r in changing.items() if r.observed.manifest}
     outcomes = {h: Outcome(h, OutcomeKind.UNCHANGED) for h in readings if h not in changing}
+    ended(workspace, outcomes.values(), notify)
     planned = list(batches(mesh, changing, serving))
-    for number, batch in enumerate(planned, 1):
-        if sum(o.kind is OutcomeKind.FAILED for o in outcomes.values()) > mesh.rollout.max_failed:
-            outcomes |= {h: Outcome(h, OutcomeKind.NOT_STARTED, changing[h].plan.changes) for h in batch}
-            continue
-        if len(planned) > 1:
-            notify(Event("", f"batch {number} of {len(planned)}: {_named(batch)}"))
-        gated = [h for h in batch if h in serving and concerns_clients(changing[h].plan)]
-        well, fronts = _well(workspace, fleet, gated)
-        outcomes |= {o.host: o for o in apply_all(fleet, (changing[h] for h in batch), workspace, notify)}
-        changed = [h for h in well if outcomes[h.name].kind is OutcomeKind.CHANGED]
-        for host, problem in _not_healthy(workspace, fleet, fronts, changed, notify).items():
-            outcomes[host] = replace(outcomes[host], kind=OutcomeKind.FAILED, problem=problem)
+    with first_one_stops(workspace.stop, notify):
+        for number, batch in enumerate(planned, 1):
+            failed = sum(o.kind is OutcomeKind.FAILED for o in outcomes.values())
+            if failed > mesh.rollout.max_failed or workspace.stop.is_set():
+                outcomes |= {h: Outcome(h, OutcomeKind.NOT_STARTED, changing[h].plan.changes) for h in batch}
+                continue
+            if len(planned) > 1:
+                notify(Event("", f"batch {number} of {len(planned)}: {_named(batch)}"))
+            outcomes |= _changed(workspace, fleet, {h: changing[h] for h in batch}, notify)
     return outcomes
+
+
+def _changed(
+    workspace: Workspace, fleet: Fleet, batch: Mapping[HostName, Reading], notify: Notify
+) -> dict[HostName, Outcome]:
+    """Change the hosts of a batch, and take back what is not well."""
+    gated = [h for h, r in batch.items() if r.observed.manifest and concerns_clients(r.plan)]
+    well, fronts = _well(workspace, fleet, gated)
+    outcomes = {o.host: o for o in apply_all(fleet, batch.values(), workspace, notify)}
+    changed = [h for h in well if outcomes[h.name].kind is OutcomeKind.CHANGED]
+    ailing = _not_healthy(workspace, fleet, fronts, changed, notify)
+    bad = {h: replace(outcomes[h], kind=OutcomeKind.FAILED, problem=problem) for h, problem in ailing.items()}
+    ended(workspace, bad.values(), notify)
+    return outcomes | bad
+
+
+def ended(workspace: Workspace, outcomes: Collection[Outcome], notify: Notify) -> None:
+    """Keep and tell what became of hosts."""
+    record(workspace, outcomes)
+    for outcome in outcomes:
+        notify(end_of(outcome))
 
 
 def _well(workspace: Workspace, fleet: Fleet, hosts: Sequence[HostName]) -> tuple[list[Host], list[Host]]:

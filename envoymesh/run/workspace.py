@@ -5,13 +5,15 @@ import getpass
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
+from threading import Event
 
+from envoymesh.events import Notify
 from envoymesh.machines.base import MachineMaker, Provider
 from envoymesh.machines.existing import Existing
 from envoymesh.machines.image import cache_dir
@@ -31,7 +33,8 @@ Edit = Callable[[str], str]
 class Workspace:
     """One inventory and all that belongs to it.
 
-    `why` tells in words how the provider was chosen, `run` by whom and for what the tool was started.
+    `why` tells in words how the provider was chosen, `run` by whom and for what the tool was started. Once `stop` is
+    set, no further host is begun.
     """
 
     inventory: Path
@@ -39,6 +42,7 @@ class Workspace:
     provider: Provider
     why: str
     run: Run
+    stop: Event = field(default_factory=Event, compare=False)
 
     @property
     def state_dir(self) -> Path:
@@ -86,9 +90,9 @@ class Workspace:
         """Return where the inventory really is: what is replaced must not be a link to it."""
         return self.inventory.resolve()
 
-    def fleet(self, hosts: Sequence[Host]) -> Fleet:
+    def fleet(self, hosts: Sequence[Host], notify: Notify = lambda event: None) -> Fleet:
         """Return the connections to `hosts`, none of them opened yet."""
-        return Fleet(self.provider.logins(hosts))
+        return Fleet(self.provider.logins(hosts), notify)
 
 
 def _read(path: Path) -> str:
@@ -264,19 +268,26 @@ def host_named(mesh: Mesh, name: str) -> Host:
     return mesh.hosts[HostName(name)]
 
 
-def limited(mesh: Mesh, limit: str) -> tuple[Host, ...]:
+FAILED = "@failed"
+"""What names, in a limit, the hosts that the last run has not done."""
+
+
+def limited(mesh: Mesh, limit: str, failed: Callable[[], Collection[str]] = tuple) -> tuple[Host, ...]:
     """Return the hosts that `limit` names, all if it is empty: hosts, services, `edge`, globs, separated by commas.
 
+    `@failed` names those that `failed` returns, of which some may be gone, or none be left.
+
     Raises:
-        Failed: a part of it names nothing.
+        Failed: another part of it names nothing.
     """
     parts = [part.strip() for part in limit.split(",") if part.strip()]
+    again = failed() if FAILED in parts else ()
     for part in parts:
-        if not any(_matches(h, part) for h in mesh.hosts.values()):
-            known = [*mesh.hosts, *mesh.services, "edge"]
+        if part != FAILED and not any(_matches(h, part) for h in mesh.hosts.values()):
+            known = [*mesh.hosts, *mesh.services, "edge", FAILED]
             what, saw = f"`{part}` is no host, no service and matches none", (f"known: {', '.join(known)}",)
             raise Failed(Problem("inventory/unknown-limit", what, "--limit", saw, hint=did_you_mean(part, known)))
-    return tuple(h for h in mesh.hosts.values() if not parts or any(_matches(h, p) for p in parts))
+    return tuple(h for h in mesh.hosts.values() if not parts or h.name in again or any(_matches(h, p) for p in parts))
 
 
 def _matches(host: Host, part: str) -> bool:

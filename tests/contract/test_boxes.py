@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from envoymesh import cli
+from envoymesh.report.terminal import Terminal
 from tests.contract.maker import path_without
 from tests.meshes import TestMesh
 
@@ -28,7 +29,8 @@ def test_without_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     os.chown(tmp_path, 65534, 65534)
     os.seteuid(65534)
     try:
-        code = cli.guarded(lambda: cli.up(str(mesh.inventory), "nspawn"))
+        terminal = Terminal()
+        code = cli.guarded(lambda: cli.up(str(mesh.inventory), "nspawn", terminal=terminal), terminal)
     finally:
         os.seteuid(0)
     said = capsys.readouterr().err

@@ -7,6 +7,7 @@ import pytest
 
 from envoymesh.cli import guarded
 from envoymesh.problems import ExitCode, Failed, Problem
+from envoymesh.report.terminal import Terminal
 
 
 def stopped_by(error: BaseException) -> ExitCode:
@@ -28,11 +29,11 @@ AWAY = Failed(Problem("ssh/unreachable", "no answer", "a", exit_code=ExitCode.UN
 def test_what_stops_a_command_is_a_problem_or_one_json_document(
     error: BaseException, code: str, exit_code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert guarded(partial(stopped_by, error)) == exit_code
+    assert guarded(partial(stopped_by, error), Terminal()) == exit_code
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"problem {code}: ")
-    assert guarded(partial(stopped_by, error), json=True) == exit_code
+    assert guarded(partial(stopped_by, error), Terminal(json=True)) == exit_code
     out, err = capsys.readouterr()
     assert err == ""
     document = json.loads(out)
@@ -43,4 +44,4 @@ def test_what_stops_a_command_is_a_problem_or_one_json_document(
 @pytest.mark.parametrize("bug", [ValueError("a bug"), ConnectionResetError(104, "reset")])
 def test_a_bug_is_not_made_to_look_like_a_problem(bug: Exception) -> None:
     with pytest.raises(type(bug)):
-        guarded(partial(stopped_by, bug))
+        guarded(partial(stopped_by, bug), Terminal())

@@ -47,5 +47,5 @@ def test_a_part_that_names_nothing_is_told_with_all_that_there_is(limit: str, pa
     [problem] = failed.value.problems
     assert (problem.code, problem.at) == ("inventory/unknown-limit", "--limit")
     assert f"`{part}`" in problem.what
-    assert problem.saw == ("known: front-envoy, service1-1, service2-1, service1-2, service1, service2, edge",)
+    assert problem.saw == ("known: front-envoy, service1-1, service2-1, service1-2, service1, service2, edge, @failed",)
     assert problem.hint == f"did you mean `{near}`?"
