@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from envoymesh.run.interrupt import STOPS
 from tests.labs import run
 from tests.meshes import TestMesh
 
@@ -18,7 +19,8 @@ HOW = [pytest.param(signal.SIGKILL, id="kill -9"), pytest.param(signal.SIGINT, i
 def cut_off(lab: TestMesh, how: signal.Signals, step: str, *words: str, is_last: bool = False) -> None:
     """Run a task and end it when it tells of `step`, a regular expression, by a signal to all of its processes.
 
-    After its last step a task may be faster than the signal, and end well; so may what handles signals in it.
+    After its last step a task may be faster than the signal, and end well; so may what handles signals in it. Where
+    it takes the first Ctrl-C for a wish, it gets another one.
     """
     with lab.start(*words) as process:
         assert process.stderr is not None
@@ -29,6 +31,8 @@ def cut_off(lab: TestMesh, how: signal.Signals, step: str, *words: str, is_last:
                 told.append(line)
                 if not was_there and re.search(step, line):
                     was_there = True
+                    os.killpg(process.pid, how)
+                elif was_there and how is signal.SIGINT and STOPS in line:
                     os.killpg(process.pid, how)
             process.wait(timeout=60)
         finally:
@@ -65,9 +69,10 @@ def is_whole(lab: TestMesh) -> None:
     "step",
     [
         "reading 3 hosts",
-        "service1-1 .* to send",
         "service2-1 +receives .*/envoy$",
+        "service1-1 +stages file:",
         "service1-1 +validates",
+        "service1-1 +renames",
         "service1-1 +starts",
         "service2-1 +waits for",
         "front-envoy +starts",
@@ -76,8 +81,33 @@ def is_whole(lab: TestMesh) -> None:
 def test_provision_completes_what_was_cut_off(lab: TestMesh, how: signal.Signals, step: str) -> None:
     gone = "rm -rf /var/lib/envoymesh/artifacts /etc/envoymesh /etc/systemd/system/envoymesh-*"
     on_every_host(lab, f"systemctl stop 'envoymesh-*'; {gone}")
-    cut_off(lab, how, step, "provision")
+    cut_off(lab, how, step, "provision", "--verbose")
     lab.run("provision")
+    is_whole(lab)
+
+
+def test_ctrl_c_once_ends_what_is_in_hand_and_begins_no_more(lab: TestMesh) -> None:
+    on_every_host(lab, "systemctl stop 'envoymesh-*'")
+    with lab.start("provision") as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        for line in process.stderr:
+            if re.search("service1-1 +starts", line):
+                os.killpg(process.pid, signal.SIGINT)
+                break
+        told, shown = process.stderr.read(), process.stdout.read()
+    assert process.returncode == 1, told
+    assert STOPS in told
+    assert "service1-1       done" in told
+    assert "run/interrupted" not in told
+    assert not re.search("(service2-1|front-envoy) +(takes|starts|done)", told)
+    became = {words[0]: " ".join(words[1:3]) for line in shown.splitlines() if len(words := line.split()) > 2}
+    assert became["service1-1"].startswith("changed")
+    assert became["service2-1"] == became["front-envoy"] == "not started"
+    assert shown.splitlines()[-1].endswith("./mesh provision --limit @failed")
+    done = lab.run("provision", "--limit", "@failed")
+    assert "service1-1" not in done.stdout
+    assert lab.run("plan", "--limit", "@failed").returncode == 0
     is_whole(lab)
 
 
