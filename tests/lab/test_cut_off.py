@@ -13,7 +13,12 @@ from envoymesh.run.interrupt import STOPS
 from tests.labs import run
 from tests.meshes import TestMesh
 
-HOW = [pytest.param(signal.SIGKILL, id="kill -9"), pytest.param(signal.SIGINT, id="Ctrl-C")]
+
+def at(*steps: str, ctrl_c: tuple[str, ...]) -> pytest.MarkDecorator:
+    """Return the mark of a test that is cut off by `kill -9` at each step, and by Ctrl-C at some, which is kinder."""
+    cases = [(signal.SIGKILL, step) for step in steps] + [(signal.SIGINT, step) for step in ctrl_c]
+    names = [f"{'Ctrl-C' if how is signal.SIGINT else 'kill -9'} {step}" for how, step in cases]
+    return pytest.mark.parametrize(("how", "step"), cases, ids=names)
 
 
 def cut_off(lab: TestMesh, how: signal.Signals, step: str, *words: str, is_last: bool = False) -> None:
@@ -64,19 +69,19 @@ def is_whole(lab: TestMesh) -> None:
     assert not list(lab.folder.glob(".inventory*"))
 
 
-@pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize(
-    "step",
-    [
-        "reading 3 hosts",
+@at(
+    "reading 3 hosts",
+    "service2-1 +receives .*/envoy$",
+    "service1-1 +stages file:",
+    "service1-1 +validates",
+    "service1-1 +renames",
+    "service1-1 +starts",
+    "service2-1 +waits for",
+    "front-envoy +starts",
+    ctrl_c=(
         "service2-1 +receives .*/envoy$",
-        "service1-1 +stages file:",
-        "service1-1 +validates",
         "service1-1 +renames",
-        "service1-1 +starts",
-        "service2-1 +waits for",
-        "front-envoy +starts",
-    ],
+    ),
 )
 def test_provision_completes_what_was_cut_off(lab: TestMesh, how: signal.Signals, step: str) -> None:
     gone = "rm -rf /var/lib/envoymesh/artifacts /etc/envoymesh /etc/systemd/system/envoymesh-*"
@@ -125,16 +130,16 @@ def test_provision_waits_for_an_apply_that_still_goes_on_by_itself(lab: TestMesh
     is_whole(lab)
 
 
-@pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize(
-    "step",
-    [
+@at(
+    "service1-2 +booting",
+    "reading 2 hosts",
+    "service1-3 +starts",
+    ": entered service1-2, service1-3",
+    "front-envoy +waits for",
+    ctrl_c=(
         "service1-2 +booting",
-        "reading 2 hosts",
-        "service1-3 +starts",
         ": entered service1-2, service1-3",
-        "front-envoy +waits for",
-    ],
+    ),
 )
 def test_scaling_up_completes_what_was_cut_off(scaled: TestMesh, how: signal.Signals, step: str) -> None:
     cut_off(scaled, how, step, "scale", "service1=3")
@@ -143,15 +148,12 @@ def test_scaling_up_completes_what_was_cut_off(scaled: TestMesh, how: signal.Sig
     is_whole(scaled)
 
 
-@pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize(
-    "step",
-    [
-        "front-envoy +1 change",
-        "front-envoy +waits for",
-        "service1-3 +destroying",
-        ": removed service1-2, service1-3",
-    ],
+@at(
+    "front-envoy +1 change",
+    "front-envoy +waits for",
+    "service1-3 +destroying",
+    ": removed service1-2, service1-3",
+    ctrl_c=("front-envoy +waits for",),
 )
 def test_scaling_down_completes_what_was_cut_off(scaled: TestMesh, how: signal.Signals, step: str) -> None:
     scaled.run("scale", "service1=3")
