@@ -102,13 +102,13 @@ class Update:
 
 def updates(observed: Observed, desired: Sequence[Resource]) -> list[Update]:
     """Return what the Envoy of a host that shall have `desired` reads from files, and what it made of it."""
-    counted = counts(observed)
+    counted, running = counts(observed), observed.stats(ADMIN_PORT)
     return [
         Update(
             name=name,
             file=file.path,
-            on_disk=_version_on_disk(observed, file, version),
-            loaded=observed.stats(ADMIN_PORT).get(f"{name}.version_text"),
+            on_disk=_version_on_disk(observed, file, version, running.get(f"{name}.version_text")),
+            loaded=running.get(f"{name}.version_text"),
             refused=counted.get(f"{name}.update_rejected", 0) + counted.get(f"{name}.update_failure", 0),
             as_desired=_is_as_desired(observed, file),
         )
@@ -135,10 +135,12 @@ def _is_as_desired(observed: Observed, file: File) -> bool:
     return there is not None and there.sha256 == file.sha256
 
 
-def _version_on_disk(observed: Observed, file: File, desired: str) -> str | None:
+def _version_on_disk(observed: Observed, file: File, desired: str, loaded: str | None) -> str | None:
     if _is_as_desired(observed, file):
         return desired
     there = observed.paths.get(file.path)
+    if file.secret and there is not None:
+        return loaded  # it was not read: all that is known is that it differs, which is told as that
     return _version(there.content or b"") if there else None
 
 

@@ -155,6 +155,14 @@ def test_a_file_that_is_gone_or_an_envoy_that_says_no_version_is_wrong() -> None
     assert silent.count(" is ") == proofs.SHOWN
 
 
+def test_a_secret_that_differs_is_drift_and_no_more_is_known_of_it() -> None:
+    secret = next(r for r in FRONT if isinstance(r, File) and r.secret)
+    edited = replace(HEALTHY.paths[secret.path], sha256="0" * 64, content=None)  # gather reads none of it
+    _, loaded, _, same = found(replace(HEALTHY, paths={**HEALTHY.paths, secret.path: edited}))
+    assert well(loaded) == "runs what its 6 xDS files say"
+    assert wrong(same, ExitCode.DRIFT).saw == secret.address
+
+
 LDS_REFUSED = "listener_manager.lds.update_rejected: 2\nlistener_manager.lds.update_failure: 1\n"
 
 
