@@ -18,6 +18,7 @@ INVENTORY = "path of the inventory"
 PROVIDER = "vagrant, nspawn or existing; otherwise what made the machines, else the inventory's choice"
 LIMIT = "hosts, services, `edge`, globs such as 'front-*', or @failed for what the last run has not done; with commas"
 MESSAGE = "what it is for: kept on the hosts, and shown by `history`"
+LOCK_WAIT = "seconds to wait for another operator's lock, such as 300 or 5m; otherwise it is a problem at once"
 JSON = "print one JSON document instead of text"
 HOST = "name of the host"
 TELLS = {"quiet": "print only the answer and problems", "verbose": "print a line for every step"}
@@ -68,13 +69,13 @@ def _loaded() -> ModuleType:
         gc.enable()
 
 
-@command(tells=True, provider=PROVIDER, inventory=INVENTORY)
-def up(c: Context, provider: str = "", inventory: str = "inventory.yaml") -> partial[int]:
+@command(tells=True, provider=PROVIDER, lock_wait=LOCK_WAIT, inventory=INVENTORY)
+def up(c: Context, provider: str = "", lock_wait: str = "", inventory: str = "inventory.yaml") -> partial[int]:
     """Make the machines, provision them, and check that the mesh works.
 
     Example: ./mesh up --provider nspawn
     """
-    return work("up", inventory, provider)
+    return work("up", inventory, provider, lock_wait)
 
 
 @command(tells=True, inventory=INVENTORY)
@@ -106,6 +107,7 @@ def plan(
     limit=LIMIT,
     plan="file that `plan --out` has kept: make that so and nothing else, or refuse if a host has moved since",
     message=MESSAGE,
+    lock_wait=LOCK_WAIT,
     max_parallel="hosts of a service that change at a time, a number or a share such as 25%",
     canary="hosts that change before all others",
     max_failed="hosts that may fail before no other one is begun",
@@ -117,6 +119,7 @@ def provision(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     limit: str = "",
     plan: str = "",
     message: str = "",
+    lock_wait: str = "",
     max_parallel: str = "",
     canary: str = "",
     max_failed: str = "",
@@ -135,7 +138,7 @@ def provision(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     Example: ./mesh provision --plan tonight.json
     """
     rollout = {"max_parallel": max_parallel, "canary": canary, "max_failed": max_failed}
-    return work("provision", inventory, limit, plan, message, rollout)
+    return work("provision", inventory, limit, plan, {"message": message, "lock_wait": lock_wait}, rollout)
 
 
 @command(limit=LIMIT, json=JSON, inventory=INVENTORY)
@@ -151,11 +154,25 @@ def history(c: Context, limit: str = "", json: bool = False, inventory: str = "i
     return work("history", inventory, limit, json=json)
 
 
+@command(limit=LIMIT, last="how many lines to show, the last one first", json=JSON, inventory=INVENTORY)
+def audit(
+    c: Context, limit: str = "", last: int = 50, json: bool = False, inventory: str = "inventory.yaml"
+) -> partial[int]:
+    """Show every change that was made or tried on the hosts, in the order of time.
+
+    Exit code 0: all were read, 4: a host is out of reach, 1: a problem.
+
+    Example: ./mesh audit --limit front-envoy --last 10
+    """
+    return work("audit", inventory, limit, last, json=json)
+
+
 @command(
     tells=True,
     limit=LIMIT,
     to="the name of a run, as `history` shows it; otherwise the state before the last run",
     message=MESSAGE,
+    lock_wait=LOCK_WAIT,
     json=JSON,
     inventory=INVENTORY,
 )
@@ -164,6 +181,7 @@ def rollback(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     limit: str = "",
     to: str = "",
     message: str = "",
+    lock_wait: str = "",
     json: bool = False,
     inventory: str = "inventory.yaml",
 ) -> partial[int]:
@@ -177,7 +195,7 @@ def rollback(  # noqa: PLR0913, PLR0917 - one parameter for each flag
 
     Example: ./mesh rollback --limit service1 --to 20260131T094502Z-3fa9
     """
-    return work("rollback", inventory, limit, to, message)
+    return work("rollback", inventory, limit, to, {"message": message, "lock_wait": lock_wait})
 
 
 @command(tells=True, limit=LIMIT, json=JSON, inventory=INVENTORY)
@@ -209,10 +227,17 @@ def status(c: Context, json: bool = False, inventory: str = "inventory.yaml") ->
     count="how many machines to make",
     host="name of a machine that exists already",
     address="mesh address of that machine",
+    lock_wait=LOCK_WAIT,
     inventory=INVENTORY,
 )
 def add_service_host(  # noqa: PLR0913, PLR0917 - one parameter for each flag
-    c: Context, service: str, count: int = 1, host: str = "", address: str = "", inventory: str = "inventory.yaml"
+    c: Context,
+    service: str,
+    count: int = 1,
+    host: str = "",
+    address: str = "",
+    lock_wait: str = "",
+    inventory: str = "inventory.yaml",
 ) -> partial[int]:
     """Add hosts to a service, and enter them into the front's endpoints once they are ready.
 
@@ -220,27 +245,55 @@ def add_service_host(  # noqa: PLR0913, PLR0917 - one parameter for each flag
 
     Example: ./mesh add-service-host service1 --host shop-7 --address 10.0.3.17
     """
-    return work("add_service_host", inventory, service, count, (host, address) if host or address else None)
+    existing = (host, address) if host or address else None
+    return work("add_service_host", inventory, service, count, existing, lock_wait)
 
 
-@command(name="remove-service-host", tells=True, host=HOST, inventory=INVENTORY)
-def remove_service_host(c: Context, host: str, inventory: str = "inventory.yaml") -> partial[int]:
+@command(name="remove-service-host", tells=True, host=HOST, lock_wait=LOCK_WAIT, inventory=INVENTORY)
+def remove_service_host(c: Context, host: str, lock_wait: str = "", inventory: str = "inventory.yaml") -> partial[int]:
     """Take a host out of the front's endpoints, then stop it.
 
     A machine that was made for the mesh is destroyed; another loses what was put on it.
 
     Example: ./mesh remove-service-host service1-3
     """
-    return work("remove_service_host", inventory, host)
+    return work("remove_service_host", inventory, host, lock_wait)
 
 
-@command(tells=True, target="SERVICE=NUMBER", inventory=INVENTORY)
-def scale(c: Context, target: str, inventory: str = "inventory.yaml") -> partial[int]:
+@command(tells=True, target="SERVICE=NUMBER", lock_wait=LOCK_WAIT, inventory=INVENTORY)
+def scale(c: Context, target: str, lock_wait: str = "", inventory: str = "inventory.yaml") -> partial[int]:
     """Bring a service to a number of hosts, up or down.
 
     Example: ./mesh scale service1=3
     """
-    return work("scale", inventory, target)
+    return work("scale", inventory, target, lock_wait)
+
+
+@command(name="lock-status", limit=LIMIT, json=JSON, inventory=INVENTORY)
+def lock_status(c: Context, limit: str = "", json: bool = False, inventory: str = "inventory.yaml") -> partial[int]:
+    """Show which operator changes which hosts now: who, since when, why.
+
+    Exit code 0: all were read, 4: a host is out of reach.
+
+    Example: ./mesh lock-status
+    """
+    return work("lock_status", inventory, limit, json=json)
+
+
+@command(name="lock-release", limit=LIMIT, message=MESSAGE, json=JSON, inventory=INVENTORY)
+def lock_release(
+    c: Context, limit: str = "", message: str = "", json: bool = False, inventory: str = "inventory.yaml"
+) -> partial[int]:
+    """Take the lock of hosts from whoever has it.
+
+    A run that is still at work begins no further change there. A lock is free by itself
+    once the tool that has it has ended.
+
+    Exit code 0: all are free, 4: a host is out of reach.
+
+    Example: ./mesh lock-release --limit front-envoy
+    """
+    return work("lock_release", inventory, limit, message, json=json)
 
 
 @command(name="exec", host=HOST, command="what root shall run there, in quotes", inventory=INVENTORY)

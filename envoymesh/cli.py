@@ -13,14 +13,18 @@ from envoymesh.machines.vagrant_box import build
 from envoymesh.model.inventory import rollout_with
 from envoymesh.model.mesh import Host
 from envoymesh.problems import ExitCode, Failed, Problem, refused_file
+from envoymesh.report.audit import audit_json, audit_text
 from envoymesh.report.findings import check_json, check_text
 from envoymesh.report.history import history_json, history_text
+from envoymesh.report.lock import locks_json, locks_text
 from envoymesh.report.plan import Document, Line, outcome_lines, outcomes_document, plan_document, plan_lines
 from envoymesh.report.status import status_json, status_text
 from envoymesh.report.terminal import Terminal, problems_json, say
+from envoymesh.run import audit as audits
 from envoymesh.run import check as checks
 from envoymesh.run import history as histories
 from envoymesh.run import lifecycle, members, plans, remote
+from envoymesh.run import lock as locks
 from envoymesh.run import provision as provisioning
 from envoymesh.run import status as statuses
 from envoymesh.run.health import await_healthy
@@ -55,9 +59,9 @@ def guarded(body: Callable[[], ExitCode], terminal: Terminal) -> ExitCode:
     return code
 
 
-def up(inventory: str, provider: str, *, terminal: Terminal) -> ExitCode:
+def up(inventory: str, provider: str, lock_wait: str = "", *, terminal: Terminal) -> ExitCode:
     """Make machines, provision, check, and show what to try."""
-    with _writing(inventory, provider, message="up") as workspace:
+    with _writing(inventory, provider, message="up", lock_wait=lock_wait) as workspace:
         terminal.line(f"provider {workspace.provider.name}: {workspace.why}")
         lifecycle.make_machines(workspace, terminal.notify)
         code = _show(provisioning.provision(workspace, _all(workspace), terminal.notify), terminal, "./mesh up", "")
@@ -108,14 +112,20 @@ def _provision_command(inventory: str, limit: str, out: str) -> str:
 
 
 def provision(  # noqa: PLR0913 - one parameter for each flag
-    inventory: str, limit: str, plan: str, message: str, rollout: Mapping[str, str], *, terminal: Terminal
+    inventory: str,
+    limit: str,
+    plan: str,
+    writing: Mapping[str, str],
+    rollout: Mapping[str, str],
+    *,
+    terminal: Terminal,
 ) -> ExitCode:
-    """Make hosts as desired, or as a saved plan says."""
+    """Make hosts as desired, or as a saved plan says; `writing` has the message and how long to wait for a lock."""
     if plan and limit:
         raise Failed(
             Problem("task/bad-argument", "a saved plan names its hosts", "--plan --limit", hint="leave one out")
         )
-    with _writing(inventory, message=message or "provision") as written:
+    with _writing(inventory, **{**writing, "message": writing["message"] or "provision"}) as written:
         saved = plans.read(Path(plan), written.mesh) if plan else None
         mesh = replace(written.mesh, rollout=rollout_with((saved or written.mesh).rollout, rollout))
         workspace, hosts = replace(written, mesh=mesh), _limited(written, limit)
@@ -141,10 +151,23 @@ def history(inventory: str, limit: str, *, json: bool) -> ExitCode:
 _SEVERITY = (ExitCode.DONE, ExitCode.UNREACHABLE, ExitCode.PROBLEM)
 
 
-def rollback(inventory: str, limit: str, to: str, message: str, *, terminal: Terminal) -> ExitCode:
-    """Make hosts as an earlier run left them."""
-    why = message or (f"rollback to {to}" if to else "rollback")
-    with _writing(inventory, message=why) as workspace:
+def audit(inventory: str, limit: str, last: int, *, json: bool) -> ExitCode:
+    """Show what was changed or tried."""
+    workspace = _workspace(inventory)
+    logs = audits.audit(workspace, _limited(workspace, limit), last)
+    known = {host: log for host, log in logs.items() if not isinstance(log, Problem)}
+    problems = [p for p in logs.values() if isinstance(p, Problem)]
+    code = max((p.exit_code for p in problems), key=_SEVERITY.index, default=ExitCode.DONE)
+    say((audit_json(known, last, problems, code) if json else audit_text(known, last)) + "\n")
+    if not json:
+        Terminal().problems(problems)
+    return code
+
+
+def rollback(inventory: str, limit: str, to: str, writing: Mapping[str, str], *, terminal: Terminal) -> ExitCode:
+    """Make hosts as an earlier run left them; `writing` is as for `provision`."""
+    why = writing["message"] or (f"rollback to {to}" if to else "rollback")
+    with _writing(inventory, **{**writing, "message": why}) as workspace:
         outcomes = histories.rollback(workspace, _limited(workspace, limit), to, terminal.notify)
     return _show(outcomes, terminal, f"./mesh rollback --limit {FAILED}{f' --to {to}' if to else ''}")
 
@@ -163,11 +186,17 @@ def status(inventory: str, *, json: bool) -> ExitCode:
     return ExitCode.DONE if all(row.reachable for row in rows) else ExitCode.UNREACHABLE
 
 
-def add_service_host(
-    inventory: str, service: str, count: int, existing: tuple[str, str] | None, *, terminal: Terminal
+def add_service_host(  # noqa: PLR0913 - one parameter for each flag
+    inventory: str,
+    service: str,
+    count: int,
+    existing: tuple[str, str] | None,
+    lock_wait: str,
+    *,
+    terminal: Terminal,
 ) -> ExitCode:
     """Add hosts to a service: `count` new ones, or the `existing` one (name, address)."""
-    with _writing(inventory, message=f"add-service-host {service}") as workspace:
+    with _writing(inventory, message=f"add-service-host {service}", lock_wait=lock_wait) as workspace:
         name = members.service_named(workspace.mesh, service)
         new = [members.named_host(workspace, *existing)] if existing else members.next_hosts(workspace, name, count)
         outcomes = members.add(workspace, name, new, terminal.notify)
@@ -175,16 +204,16 @@ def add_service_host(
     return _show(outcomes, terminal, _completed_by("./mesh provision" if entered else "the same command", outcomes))
 
 
-def remove_service_host(inventory: str, host: str, *, terminal: Terminal) -> ExitCode:
+def remove_service_host(inventory: str, host: str, lock_wait: str, *, terminal: Terminal) -> ExitCode:
     """Take a host out of its service."""
-    with _writing(inventory, message=f"remove-service-host {host}") as workspace:
+    with _writing(inventory, message=f"remove-service-host {host}", lock_wait=lock_wait) as workspace:
         outcomes = members.remove(workspace, [host], terminal.notify)
     return _show(outcomes, terminal, _completed_by(f"./mesh remove-service-host {host}", outcomes))
 
 
-def scale(inventory: str, target: str, *, terminal: Terminal) -> ExitCode:
+def scale(inventory: str, target: str, lock_wait: str, *, terminal: Terminal) -> ExitCode:
     """Bring a service to a number of hosts."""
-    with _writing(inventory, message=f"scale {target}") as workspace:
+    with _writing(inventory, message=f"scale {target}", lock_wait=lock_wait) as workspace:
         service, count = members.scale_target(workspace.mesh, target)
         outcomes = members.scale(workspace, service, count, terminal.notify)
     return _show(outcomes, terminal, _completed_by(f"./mesh scale {target}", outcomes))
@@ -193,6 +222,28 @@ def scale(inventory: str, target: str, *, terminal: Terminal) -> ExitCode:
 def _completed_by(command: str, outcomes: Sequence[Outcome]) -> str:
     """Return the command that goes on where hosts were not started; what failed says itself what to do."""
     return command if any(o.kind is OutcomeKind.NOT_STARTED for o in outcomes) else ""
+
+
+def lock_status(inventory: str, limit: str, *, json: bool) -> ExitCode:
+    """Show who has the lock of hosts."""
+    workspace = _workspace(inventory)
+    return _show_locks(locks.status(workspace, _limited(workspace, limit)), "free", json=json)
+
+
+def lock_release(inventory: str, limit: str, message: str, *, json: bool) -> ExitCode:
+    """Take the lock of hosts from whoever has it, and show who that was."""
+    workspace = _workspace(inventory, message=message or "lock-release")
+    return _show_locks(locks.release(workspace, _limited(workspace, limit)), "was free", json=json)
+
+
+def _show_locks(locked: locks.Locked, free: str, *, json: bool) -> ExitCode:
+    known = {host: lock for host, lock in locked.items() if not isinstance(lock, Problem)}
+    problems = [p for p in locked.values() if isinstance(p, Problem)]
+    code = max((p.exit_code for p in problems), key=_SEVERITY.index, default=ExitCode.DONE)
+    say((locks_json(known, problems, code) if json else locks_text(known, free)) + "\n")
+    if not json:
+        Terminal().problems(problems)
+    return code
 
 
 def execute(inventory: str, host: str, command: str) -> int:
@@ -229,10 +280,11 @@ def _workspace(inventory: str, provider: str = "", message: str = "") -> Workspa
 
 
 @contextmanager
-def _writing(inventory: str, provider: str = "", *, message: str) -> Iterator[Workspace]:
+def _writing(inventory: str, provider: str = "", *, message: str, lock_wait: str = "") -> Iterator[Workspace]:
     """Give the workspace of an inventory once no other command on this box changes its mesh."""
-    with only_writer(Path(inventory)):
-        yield _workspace(inventory, provider, message)
+    wait_s = locks.seconds(lock_wait)
+    with only_writer(Path(inventory), wait_s):
+        yield replace(_workspace(inventory, provider, message), lock_wait_s=wait_s)
 
 
 def _limited(workspace: Workspace, limit: str) -> tuple[Host, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from envoymesh.events import Event, EventKind, Notify, Outcome, OutcomeKind, end_of, failed_outcome, megabytes_sent
 from envoymesh.model.mesh import HostName
 from envoymesh.plan.change import HostPlan
+from envoymesh.plan.generation import Run
 from envoymesh.plan.observed import Observed
 from envoymesh.plan.planner import plan_for
 from envoymesh.problems import Failed, Problem, counted
@@ -20,6 +21,7 @@ from envoymesh.run.workspace import Workspace
 from envoymesh.wire.apply import APPLY_SCRIPT, Call, Parcel, Payload, payload_for
 from envoymesh.wire.frames import Frame, frame_from, frames_from
 from envoymesh.wire.gather import Asked, Dial, gather_script, observed_from
+from envoymesh.wire.lock import locking, refuse_held
 
 GATHER_TIMEOUT_S = 60.0
 APPLY_TIMEOUT_S = 600.0
@@ -38,27 +40,39 @@ class Reading:
     """A host as it was read, and what would have to change on it.
 
     With `exact` it is this plan that is wanted, no other: a host that has moved meanwhile is left as it is.
+
+    `lock` names the run that has taken the host's lock to read it; empty where none was taken.
     """
 
     observed: Observed
     plan: HostPlan
     exact: bool = False
+    lock: str = ""
 
 
-def read(fleet: Fleet, host: HostName, resources: Sequence[Resource], asked: Asked = (), dial: Dial = ()) -> Reading:
-    """Read `host` in one execution and plan it.
+def read(  # noqa: PLR0913, PLR0917 - what to read, where, and whether to take the lock
+    fleet: Fleet,
+    host: HostName,
+    resources: Sequence[Resource],
+    asked: Asked = (),
+    dial: Dial = (),
+    run: Run | None = None,
+) -> Reading:
+    """Read `host` in one execution and plan it; for a `run` that will change it, take its lock first.
 
     Raises:
-        Failed: the host is out of reach, cannot be read, or cannot have what is desired.
+        Failed: the host is out of reach, cannot be read, cannot have what is desired, or another has its lock.
     """
-    executed = fleet.session(host).exec(gather_script(resources, asked, dial), timeout_s=GATHER_TIMEOUT_S)
+    script = gather_script(resources, asked, dial)
+    executed = fleet.session(host).exec(locking(run, script) if run else script, timeout_s=GATHER_TIMEOUT_S)
     lines = executed.stdout.decode(errors="replace").split("\n")  # splitlines would split at a frame's mark
+    refuse_held(host, lines)
     try:
         observed = observed_from(host, lines, resources, asked, dial)
     except Failed as failed:
         saw = tuple(executed.stderr.decode(errors="replace").splitlines()[-5:])
         raise Failed(*(replace(p, saw=saw) for p in failed.problems)) from None
-    return Reading(observed, plan_for(host, resources, observed))
+    return Reading(observed, plan_for(host, resources, observed), lock=run.name if run else "")
 
 
 def read_all(fleet: Fleet, desired: Desired, asked: Asked = ()) -> dict[HostName, Reading | Problem]:
@@ -90,7 +104,8 @@ def apply(
     """
     plan = reading.plan
     while plan.changes:
-        payload = payload_for(plan, takes_back or workspace.run, dict(_parcels(reading, workspace.cache, notify)))
+        parcels = dict(_parcels(reading, workspace.cache, notify))
+        payload = payload_for(plan, workspace.run, parcels, lock=reading.lock, takes_back=takes_back)
         bulk = f", {payload.size_bytes / 1e6:.0f} MB to send" if payload.size_bytes > 1e6 else ""
         notify(Event(plan.host, counted(len(plan.changes), "change") + bulk))
         lines = _executed(fleet, payload, notify)
@@ -102,7 +117,7 @@ def apply(
         if takes_back or reading.exact:
             raise Failed(_moved(plan.host))
         notify(Event(plan.host, "another apply has changed it meanwhile; reading once more"))
-        reading = read(fleet, plan.host, plan.desired)
+        reading = read(fleet, plan.host, plan.desired, run=workspace.run if reading.lock else None)
         plan = reading.plan
     return Outcome(plan.host, OutcomeKind.UNCHANGED)
 
@@ -118,7 +133,10 @@ def _executed(fleet: Fleet, payload: Payload, notify: Notify) -> list[str]:
 
     def on_line(line: str) -> None:
         lines.append(line)
-        call = _call_of(payload, frame_from(line))
+        frame = frame_from(line)
+        if frame is not None and frame.kind == "unnoted":
+            notify(Event(host, f"its audit log could not be written: {frame.text(0).strip()}"))
+        call = _call_of(payload, frame)
         if call is not None:
             word = _WORDS.get(call.verb, f"{call.verb.replace('_', ' ')}:")
             notify(Event(host, f"{word} {call.address}", minor=call.verb not in _LONG))
@@ -216,6 +234,7 @@ _NOW = {
 
 _WHAT = {
     "lock/held": "another apply is at work on `{host}`",
+    "lock/lost": "this run has no longer the lock of `{host}`",
     "apply/not-stored": "`{host}` could not store {step}",
     "envoy/refused": "Envoy refuses the new configuration of `{host}`, so it was not installed",
     "unit/not-started": "systemd could not start {step} on `{host}`",
@@ -225,6 +244,7 @@ _WHAT = {
 
 _HINTS = {
     "lock/held": "wait until it has ended, then: ./mesh provision --limit {host}",
+    "lock/lost": "see who has it: ./mesh lock-status    then: ./mesh provision --limit {host}",
     "apply/not-stored": 'look for space: ./mesh exec {host} "df -h"    then: ./mesh provision --limit {host}',
     "envoy/refused": "mend what Envoy names in inventory.yaml or templates/, then: ./mesh plan --limit {host}",
 }

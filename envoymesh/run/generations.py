@@ -4,24 +4,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from envoymesh.model.mesh import HostName
-from envoymesh.plan.generation import Generation
+from envoymesh.plan.generation import Generation, Run
 from envoymesh.problems import Failed, Problem
 from envoymesh.resources import Resource
 from envoymesh.run.converge import GATHER_TIMEOUT_S
 from envoymesh.run.fleet import Fleet
 from envoymesh.wire.generation import HISTORY_SCRIPT, content_from, content_script, generations_from
+from envoymesh.wire.lock import locking, refuse_held
 
 History = Mapping[HostName, tuple[Generation, ...] | Problem]
 """What each host keeps, oldest first, or why that is not known."""
 
 
-def kept_by(fleet: Fleet, host: HostName) -> tuple[Generation, ...]:
-    """Return the generations that a host keeps, oldest first.
+def kept_by(fleet: Fleet, host: HostName, run: Run | None = None) -> tuple[Generation, ...]:
+    """Return the generations that a host keeps, oldest first; take its lock first for a `run` that will change it.
 
     Raises:
-        Failed: the host is out of reach, or its answer makes no sense.
+        Failed: the host is out of reach, its answer makes no sense, or another has its lock.
     """
-    return generations_from(host, _lines(fleet, host, HISTORY_SCRIPT))
+    lines = _lines(fleet, host, locking(run, HISTORY_SCRIPT) if run else HISTORY_SCRIPT)
+    refuse_held(host, lines)
+    return generations_from(host, lines)
 
 
 def had(fleet: Fleet, host: HostName, number: int) -> tuple[Resource, ...]:

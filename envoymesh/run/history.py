@@ -8,7 +8,8 @@ from envoymesh.events import Event, Notify, Outcome, OutcomeKind
 from envoymesh.model.mesh import Host, HostName
 from envoymesh.plan.generation import Generation, Run, after, before, last_run, run_named
 from envoymesh.problems import Failed, Problem, counted, did_you_mean
-from envoymesh.run.generations import History, had, history_of
+from envoymesh.run.generations import History, had, history_of, kept_by
+from envoymesh.run.lock import taken
 from envoymesh.run.provision import converge
 from envoymesh.run.workspace import Workspace
 
@@ -37,7 +38,8 @@ def rollback(workspace: Workspace, hosts: Sequence[Host], to: str, notify: Notif
     """
     with workspace.fleet([*hosts, *(e for e in workspace.mesh.edges if e not in hosts)], notify) as fleet:
         notify(Event("", f"reading what {counted(len(hosts), 'host')} had"))
-        kept = _all_of(history_of(fleet, [h.name for h in hosts]))
+        names = [h.name for h in hosts]
+        kept = _all_of(taken(workspace, fleet, names, lambda h: kept_by(fleet, h, workspace.run), notify))
         run = _run(kept, to)
         concerned = {h: k for h, k in kept.items() if to or (k and k[-1].run == run)}
         wanted = {h: (after if to else before)(generations, run) for h, generations in concerned.items()}

@@ -14,8 +14,9 @@ from envoymesh.model.inventory import NAME_RULE, is_name
 from envoymesh.model.mesh import Host, HostName, Mesh, ServiceName
 from envoymesh.model.ports import ADMIN_PORT
 from envoymesh.problems import Failed, Problem, did_you_mean, listed
-from envoymesh.run.converge import Reading, apply_all, read, read_all
+from envoymesh.run.converge import Reading, apply_all, read
 from envoymesh.run.health import await_healthy
+from envoymesh.run.lock import read_to_change
 from envoymesh.run.provision import provision
 from envoymesh.run.workspace import Workspace, host_named
 
@@ -213,7 +214,7 @@ def _stopped(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> lis
         maker.destroy([h.name for h in hosts], lambda host, text: notify(Event(host, text)))
         return [Outcome(h.name, OutcomeKind.CHANGED) for h in hosts]
     with workspace.fleet(hosts, notify) as fleet:
-        readings = read_all(fleet, {h.name: () for h in hosts})
+        readings = read_to_change(workspace, fleet, {h.name: () for h in hosts}, notify)
         outcomes = [failed_outcome(h, r) for h, r in readings.items() if isinstance(r, Problem)]
         outcomes += apply_all(fleet, (r for r in readings.values() if isinstance(r, Reading)), workspace, notify)
     return [_left_over(o, workspace.mesh.hosts[o.host]) for o in outcomes]

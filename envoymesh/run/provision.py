@@ -13,6 +13,7 @@ from envoymesh.problems import Problem, counted
 from envoymesh.run.converge import Desired, Reading, read_all
 from envoymesh.run.fleet import Fleet
 from envoymesh.run.last_run import begin
+from envoymesh.run.lock import read_to_change
 from envoymesh.run.rollout import ended, roll_out
 from envoymesh.run.workspace import Workspace
 from roles import desired
@@ -66,11 +67,11 @@ def provision(
     The fronts are asked how they find their members, whether they are among `hosts` or not.
 
     Raises:
-        Failed: the plan would not be the `saved` one; nothing was changed.
+        Failed: the plan would not be the `saved` one, or another has the lock of a host; nothing was changed.
     """
     with workspace.fleet([*hosts, *(e for e in workspace.mesh.edges if e not in hosts)], notify) as fleet:
         notify(Event("", f"reading {counted(len(hosts), 'host')}"))
-        readings = read_all(fleet, desired_of(workspace, hosts))
+        readings = read_to_change(workspace, fleet, desired_of(workspace, hosts), notify)
         if saved is not None:
             refuse_what_differs(saved, known_of(readings))
             readings = {h: replace(r, exact=True) if isinstance(r, Reading) else r for h, r in readings.items()}
@@ -80,7 +81,7 @@ def provision(
 
 def converge(workspace: Workspace, fleet: Fleet, wanted: Desired, notify: Notify) -> dict[HostName, Outcome]:
     """Make the hosts of `wanted` so, over connections that may be open already."""
-    return _made_so(workspace, fleet, read_all(fleet, wanted), notify)
+    return _made_so(workspace, fleet, read_to_change(workspace, fleet, wanted, notify), notify)
 
 
 def _made_so(workspace: Workspace, fleet: Fleet, readings: Readings, notify: Notify) -> dict[HostName, Outcome]:

@@ -103,7 +103,7 @@ def _taken_back(workspace: Workspace, fleet: Fleet, host: HostName, why: str, no
         kept = kept_by(fleet, host)
         if len(kept) < 2 or kept[-1].run != workspace.run:
             return replace(problem, now=f"{host}: the change is live; it does not keep what it had before")
-        reading = read(fleet, host, had(fleet, host, kept[-2].number))
+        reading = read(fleet, host, had(fleet, host, kept[-2].number), run=workspace.run)
         done = apply(fleet, reading, workspace, notify, takes_back=kept[-1].number)
     except Failed as failed:
         saw = (why, *(f"{p.code}: {p.what}" for p in failed.problems))

@@ -5,6 +5,7 @@ import getpass
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Event
+from typing import IO
 
 from envoymesh.events import Notify
 from envoymesh.machines.base import MachineMaker, Provider
@@ -34,7 +36,7 @@ class Workspace:
     """One inventory and all that belongs to it.
 
     `why` tells in words how the provider was chosen, `run` by whom and for what the tool was started. Once `stop` is
-    set, no further host is begun.
+    set, no further host is begun. `lock_wait_s` is how long it waits for another writer.
     """
 
     inventory: Path
@@ -43,6 +45,7 @@ class Workspace:
     why: str
     run: Run
     stop: Event = field(default_factory=Event, compare=False)
+    lock_wait_s: float = 0
 
     @property
     def state_dir(self) -> Path:
@@ -125,11 +128,11 @@ def _not_saved(path: Path, error: OSError, now: str) -> Problem:
 
 
 @contextmanager
-def only_writer(inventory: Path) -> Iterator[None]:
+def only_writer(inventory: Path, wait_s: float = 0) -> Iterator[None]:
     """Hold off every other command that changes the mesh of this inventory; ends with this process.
 
     Raises:
-        Failed: another one is at work.
+        Failed: another one is at work, and is still after `wait_s` seconds.
     """
     if not inventory.exists():
         yield  # whoever reads it says so
@@ -137,15 +140,24 @@ def only_writer(inventory: Path) -> Iterator[None]:
     state_dir = _state_dir(inventory)
     state_dir.mkdir(mode=0o700, exist_ok=True)
     with (state_dir / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise Failed(_held(lock.read().strip())) from None
+        deadline = time.monotonic() + wait_s
+        while not _locked(lock):
+            if time.monotonic() >= deadline:
+                lock.seek(0)
+                raise Failed(_held(lock.read().strip()))
+            time.sleep(0.2)
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _state_dir(inventory: Path) -> Path:
@@ -158,7 +170,7 @@ def _held(pid: str) -> Problem:
         what="another command is changing this mesh",
         at=f"process {pid or 'unknown'} on this box",
         now="nothing was read or changed",
-        hint="wait until it has ended, then run the command again",
+        hint="wait for it: the same command with --lock-wait 300",
     )
 
 

@@ -9,9 +9,11 @@ from importlib.resources import files
 from envoymesh.plan.change import Action, Change, HostPlan
 from envoymesh.plan.generation import Run
 from envoymesh.resources import Artifact, Directory, File, Unit, User, Validation
+from envoymesh.wire.audit import entry
 from envoymesh.wire.generation import KEPT, about, encoded
+from envoymesh.wire.lock import WRITER
 
-APPLY_SCRIPT = (files("envoymesh.wire") / "apply.sh").read_text(encoding="utf-8")
+APPLY_SCRIPT = WRITER + (files("envoymesh.wire") / "apply.sh").read_text(encoding="utf-8")
 """The bash text of every apply; what it shall do comes on its standard input."""
 
 UNIT_FOLDER = "/etc/systemd/system/"
@@ -71,16 +73,23 @@ class Payload:
                 yield from call.parcel.read()
 
 
-def payload_for(plan: HostPlan, run: Run | int, parcels: Mapping[str, Parcel]) -> Payload:
+def payload_for(
+    plan: HostPlan, run: Run, parcels: Mapping[str, Parcel], *, lock: str = "", takes_back: int | None = None
+) -> Payload:
     """Return the steps of a plan that has changes.
 
     Args:
         plan: a host's plan.
-        run: what the host keeps with what it is made to have; or the number of the generation that is taken back,
-            and forgotten.
+        run: what the host keeps with what it is made to have, and tells in its audit log.
         parcels: the content of each artifact that the plan creates or updates, by address.
+        lock: the name of the run that must have the host's lock; empty if none was taken.
+        takes_back: the number of the generation that is taken back, and forgotten.
     """
-    return Payload(plan.host, tuple(_calls(plan, run, parcels)))
+    first = (
+        Call(("begin", plan.generation, lock), "host:lock", "apply/failed"),
+        Call(("audited", entry(run, plan.changes, takes_back)), "host:audit", "apply/failed"),
+    )
+    return Payload(plan.host, (*first, *_calls(plan, takes_back or run, parcels)))
 
 
 def _calls(plan: HostPlan, run: Run | int, parcels: Mapping[str, Parcel]) -> Iterator[Call]:
@@ -88,7 +97,6 @@ def _calls(plan: HostPlan, run: Run | int, parcels: Mapping[str, Parcel]) -> Ite
     changed = [c for c in plan.changes if c.resource is not None]
     deleted = [c for c in plan.changes if c.action is Action.DELETE]
     union = ("remember", *sorted({*plan.manifest, *(c.address for c in deleted)}))
-    yield Call(("begin", plan.generation), "host:lock", "apply/failed")
     yield Call(union, "host:manifest", "apply/failed")
     for change in changed:
         yield from _preparation(change, plan, parcels)

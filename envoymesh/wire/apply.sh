@@ -6,7 +6,6 @@ set -u
 export LC_ALL=C
 umask 077
 trap '' HUP INT PIPE
-KEPT=/var/lib/envoymesh
 WORK=/run/envoymesh/$$
 ERRORS=$WORK/errors
 STAGED=()
@@ -15,8 +14,7 @@ REPLACED=()
 STARTED=()
 RUNNING=()
 PHASE=staging
-
-frame() { printf '\036EM %s\n' "$*" 2>/dev/null; }
+ENTRY=
 
 at() {
     STEP=$1
@@ -25,6 +23,7 @@ at() {
 
 finish() {
     [ ${#STAGED[@]} -gt 0 ] && rm -rf -- "${STAGED[@]}"
+    [ -z "$ENTRY" ] || [ ! -d "$KEPT" ] || note "$1" "$ENTRY" || frame unnoted "$(tail -n 1 "$ERRORS" | base64 -w0)"
     rm -rf -- "$WORK"
     frame end "$1"
     exit 0
@@ -41,7 +40,8 @@ abort() {
     finish stuck
 }
 
-# begin GENERATION: one apply at a time, and only on a host that is as it was when it was read.
+# begin GENERATION RUN: one apply at a time, and only on a host that is as it was when it was read. A run that has taken
+# the host's lock must still have it.
 begin() {
     local other
     exec 9>"${WORK%/*}/lock" || return
@@ -49,11 +49,18 @@ begin() {
         echo "another apply has been at work for a minute" >&2
         abort lock/held
     fi
+    if [ -n "$2" ] && { ! is_held || [ "$WRITER" != "$2" ]; }; then
+        echo "the lock was released, or it expired" >&2
+        abort lock/lost
+    fi
     [ "$1" = "$(stat -c '%i.%.Y' "$KEPT/manifest" 2>/dev/null)" ] || finish moved
     for other in "${WORK%/*}"/*/; do [ "$other" = "$WORK/" ] || rm -rf -- "$other"; done
     rm -rf -- "$KEPT/previous" && mkdir -p "$KEPT/artifacts" "$KEPT/previous" && chmod 0755 "$KEPT" &&
         chmod 0711 "${WORK%/*}" "$WORK"
 }
+
+# audited ENTRY: what the audit log will tell of this apply, however it ends.
+audited() { ENTRY=$1; }
 
 user() {
     getent group "$1" >/dev/null || groupadd --system -- "$1" || return
