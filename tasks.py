@@ -17,7 +17,7 @@ suggest_on_parse_errors()
 INVENTORY = "path of the inventory"
 PROVIDER = "vagrant, nspawn or existing; otherwise what made the machines, else the inventory's choice"
 LIMIT = "hosts, services, `edge`, globs such as 'front-*', or @failed for what the last run has not done; with commas"
-MESSAGE = "what it is for: kept on the hosts, and shown by `history`"
+MESSAGE = "what it is for: kept on the hosts, and shown by `history` and `audit`"
 LOCK_WAIT = "seconds to wait for another operator's lock, such as 300 or 5m; otherwise it is a problem at once"
 JSON = "print one JSON document instead of text"
 HOST = "name of the host"
@@ -60,7 +60,7 @@ def work(name: str, *args: Any, **kwargs: Any) -> partial[int]:
 
 
 def _loaded() -> ModuleType:
-    """Return `envoymesh.cli`; nothing of what is loaded is garbage, and to look for some takes 0.1 s."""
+    """Return `envoymesh.cli`; nothing of what is loaded is garbage, and to look for some takes a tenth of the time."""
     gc.disable()
     try:
         return import_module("envoymesh.cli")
