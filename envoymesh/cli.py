@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from json import dumps
 from pathlib import Path
+from typing import TypeVar
 
 from envoymesh.events import Event, Outcome, OutcomeKind, exit_code_of
 from envoymesh.machines.vagrant_box import build
 from envoymesh.model.inventory import rollout_with
-from envoymesh.model.mesh import Host
+from envoymesh.model.mesh import Host, HostName
 from envoymesh.problems import ExitCode, Failed, Problem, refused_file
 from envoymesh.report.audit import audit_json, audit_text
 from envoymesh.report.findings import check_json, check_text
@@ -30,6 +31,8 @@ from envoymesh.run import status as statuses
 from envoymesh.run.health import await_healthy
 from envoymesh.run.last_run import not_done
 from envoymesh.run.workspace import FAILED, Workspace, host_named, limited, only_writer, open_workspace
+
+T = TypeVar("T")
 
 INTERRUPTED = Problem(
     code="run/interrupted",
@@ -138,30 +141,18 @@ def provision(  # noqa: PLR0913 - one parameter for each flag
 def history(inventory: str, limit: str, *, json: bool) -> ExitCode:
     """Show what runs have made of hosts."""
     workspace = _workspace(inventory)
-    kept = histories.history(workspace, _limited(workspace, limit))
-    known = {host: k for host, k in kept.items() if not isinstance(k, Problem)}
-    problems = [k for k in kept.values() if isinstance(k, Problem)]
-    code = max((p.exit_code for p in problems), key=_SEVERITY.index, default=ExitCode.DONE)
-    say((history_json(known, problems, code) if json else history_text(known)) + "\n")
-    if not json:
-        Terminal().problems(problems)
-    return code
-
-
-_SEVERITY = (ExitCode.DONE, ExitCode.UNREACHABLE, ExitCode.PROBLEM)
+    return _show_read(histories.history(workspace, _limited(workspace, limit)), history_text, history_json, json=json)
 
 
 def audit(inventory: str, limit: str, last: int, *, json: bool) -> ExitCode:
     """Show what was changed or tried."""
     workspace = _workspace(inventory)
-    logs = audits.audit(workspace, _limited(workspace, limit), last)
-    known = {host: log for host, log in logs.items() if not isinstance(log, Problem)}
-    problems = [p for p in logs.values() if isinstance(p, Problem)]
-    code = max((p.exit_code for p in problems), key=_SEVERITY.index, default=ExitCode.DONE)
-    say((audit_json(known, last, problems, code) if json else audit_text(known, last)) + "\n")
-    if not json:
-        Terminal().problems(problems)
-    return code
+    return _show_read(
+        audits.audit(workspace, _limited(workspace, limit), last),
+        lambda known: audit_text(known, last),
+        lambda known, problems, code: audit_json(known, last, problems, code),
+        json=json,
+    )
 
 
 def rollback(inventory: str, limit: str, to: str, writing: Mapping[str, str], *, terminal: Terminal) -> ExitCode:
@@ -237,13 +228,7 @@ def lock_release(inventory: str, limit: str, message: str, *, json: bool) -> Exi
 
 
 def _show_locks(locked: locks.Locked, free: str, *, json: bool) -> ExitCode:
-    known = {host: lock for host, lock in locked.items() if not isinstance(lock, Problem)}
-    problems = [p for p in locked.values() if isinstance(p, Problem)]
-    code = max((p.exit_code for p in problems), key=_SEVERITY.index, default=ExitCode.DONE)
-    say((locks_json(known, problems, code) if json else locks_text(known, free)) + "\n")
-    if not json:
-        Terminal().problems(problems)
-    return code
+    return _show_read(locked, lambda known: locks_text(known, free), locks_json, json=json)
 
 
 def execute(inventory: str, host: str, command: str) -> int:
@@ -301,6 +286,26 @@ def _show(outcomes: Sequence[Outcome], terminal: Terminal, again: str, following
     if code is ExitCode.DONE:
         again = following if any(o.changes for o in outcomes) else ""
     _answer(outcomes_document(outcomes, code, again), outcome_lines, outcomes, terminal)
+    return code
+
+
+_SEVERITY = (ExitCode.DONE, ExitCode.UNREACHABLE, ExitCode.PROBLEM)
+
+
+def _show_read(
+    read: Mapping[HostName, T | Problem],
+    text: Callable[[Mapping[HostName, T]], str],
+    document: Callable[[Mapping[HostName, T], Sequence[Problem], ExitCode], str],
+    *,
+    json: bool,
+) -> ExitCode:
+    """Print what was read of hosts, and why others could not be read."""
+    known = {host: found for host, found in read.items() if not isinstance(found, Problem)}
+    problems = [found for found in read.values() if isinstance(found, Problem)]
+    code = max((p.exit_code for p in problems), key=_SEVERITY.index, default=ExitCode.DONE)
+    say((document(known, problems, code) if json else text(known)) + "\n")
+    if not json:
+        Terminal().problems(problems)
     return code
 
 

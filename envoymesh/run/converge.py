@@ -234,7 +234,7 @@ _NOW = {
 
 _WHAT = {
     "lock/held": "another apply is at work on `{host}`",
-    "lock/lost": "this run has no longer the lock of `{host}`",
+    "lock/lost": "this run no longer has the lock of `{host}`",
     "apply/not-stored": "`{host}` could not store {step}",
     "envoy/refused": "Envoy refuses the new configuration of `{host}`, so it was not installed",
     "unit/not-started": "systemd could not start {step} on `{host}`",
