@@ -5,12 +5,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from json import dumps
 from pathlib import Path
 from typing import TypeVar
 
 from envoymesh.events import Event, Outcome, OutcomeKind, exit_code_of
-from envoymesh.machines.vagrant_box import build
 from envoymesh.model.inventory import rollout_with
 from envoymesh.model.mesh import Host, HostName
 from envoymesh.problems import ExitCode, Failed, Problem, refused_file
@@ -255,7 +255,7 @@ def admin(inventory: str, host: str, path: str, *, post: bool) -> ExitCode:
 
 def vagrant_box(*, terminal: Terminal) -> ExitCode:
     """Build the local Vagrant box."""
-    name = build(lambda host, text: terminal.notify(Event(host, text)))
+    name = import_module("envoymesh.machines.vagrant_box").build(lambda host, text: terminal.notify(Event(host, text)))
     terminal.line(f"box {name}: use it with `machines: {{box: {name}}}` in inventory.yaml")
     return ExitCode.DONE
 

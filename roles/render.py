@@ -3,11 +3,11 @@
 import hashlib
 import json
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from ruamel.yaml import YAML
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
@@ -47,7 +47,8 @@ def stamped(resources: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=1024)
 def _parsed(text: str) -> str:
-    return json.dumps(YAML(typ="safe", pure=True).load(text))
+    yaml = import_module("ruamel.yaml")  # only a host that is to change needs it
+    return json.dumps(yaml.YAML(typ="safe", pure=True).load(text))
 
 
 def parsed(text: str) -> Any:

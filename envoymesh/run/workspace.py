@@ -11,21 +11,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from importlib import import_module
 from pathlib import Path
 from threading import Event
-from typing import IO
+from typing import IO, cast
 
 from envoymesh.events import Notify
 from envoymesh.machines.base import MachineMaker, Provider
 from envoymesh.machines.existing import Existing
 from envoymesh.machines.image import cache_dir
-from envoymesh.machines.nspawn import Nspawn
-from envoymesh.machines.vagrant import Vagrant, accelerated
-from envoymesh.model.inventory import PROVIDERS, load, parse
+from envoymesh.model.inventory import PROVIDERS, parse
 from envoymesh.model.mesh import Host, HostName, Mesh
 from envoymesh.plan.generation import Run
 from envoymesh.problems import Failed, Problem, did_you_mean
 from envoymesh.run.fleet import Fleet
+from envoymesh.run.inventories import mesh_of
 
 Edit = Callable[[str], str]
 """From the inventory's text to another."""
@@ -186,7 +186,7 @@ def open_workspace(inventory: Path, provider: str = "", message: str = "") -> Wo
         Failed: the inventory's problems; an unknown provider; machines that another provider made, or that were made
             when the inventory lay elsewhere or had another name.
     """
-    mesh = load(inventory)
+    mesh = mesh_of(inventory, cache_dir())
     if provider and provider not in PROVIDERS:
         what, saw = f"there is no provider `{provider}`", (f"providers: {', '.join(PROVIDERS)}",)
         raise Failed(
@@ -255,15 +255,18 @@ def _choice(asked: str, made_by: str, mesh: Mesh) -> tuple[str, str]:
         return made_by, "it made the machines that exist"
     if mesh.provider != "auto" and not asked:
         return mesh.provider, "the inventory says so"
-    usable, why = accelerated()
+    usable, why = import_module("envoymesh.machines.vagrant").accelerated()
     return ("vagrant", why) if usable else ("nspawn", why)
 
 
 def _provider(name: str, mesh: Mesh, inventory: Path) -> Provider:
+    """Return a provider; one that makes machines takes long to load, so it is only when it is asked for."""
     state_dir = _state_dir(inventory)
     if name == "vagrant":
-        return Vagrant(mesh, state_dir, inventory)
-    return Nspawn(mesh, state_dir) if name == "nspawn" else Existing(state_dir)
+        return cast("Provider", import_module("envoymesh.machines.vagrant").Vagrant(mesh, state_dir, inventory))
+    if name == "nspawn":
+        return cast("Provider", import_module("envoymesh.machines.nspawn").Nspawn(mesh, state_dir))
+    return Existing(state_dir)
 
 
 def host_named(mesh: Mesh, name: str) -> Host:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from envoymesh.model.inventory import MAX_SERVICES, load, parse
+from envoymesh.model.inventory import load, parse
+from envoymesh.model.schema import MAX_SERVICES
 from envoymesh.problems import Failed
 
 SHIPPED = (Path(__file__).parents[2] / "inventory.yaml").read_text()
