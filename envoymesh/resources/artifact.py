@@ -113,7 +113,7 @@ def tree_digest(files: Mapping[str, bytes]) -> str:
 class Artifact:
     """An executable file or a directory at `path`, owned by root and read-only to all others.
 
-    The host keeps its digest and a fingerprint of names, sizes and times beside it, so finding it again
+    The host keeps its digest and a listing of names, sizes and times beside it, so finding it again
     costs a few stats, and an edit by hand shows.
     """
 

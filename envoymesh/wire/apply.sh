@@ -79,7 +79,7 @@ receive() {
     [ "${sum%% *}" = "$2" ] || { echo "arrived with another digest than $2" >&2; return 65; }
 }
 
-fingerprint() { find "$1" -printf '%P %s %T@ %m %U\n' | sort | sha256sum | cut -c1-64; }
+listing() { find "$1" -printf '%P %s %T@ %m %U\n'; }
 
 # unpack KIND SIZE SHA256 PATH: unpacks SIZE bytes of standard input while they arrive.
 unpack() {
@@ -104,7 +104,7 @@ artifact() {
         sync -f "$new" || return
     [ ! -d "$1" ] || mv -T -- "$1" "$new.old" || return # the rename below replaces a file, but no directory
     mv -f -T -- "$new" "$1" && rm -rf -- "$new.old" || return # now: a host that dies before the end would keep it
-    printf '%s %s\n' "$3" "$(fingerprint "$1")" >"$stamp"
+    printf '%s\n%s' "$3" "$(listing "$1")" >"$stamp"
 }
 
 # stage PATH OWNER GROUP MODE SIZE SHA256: beside the path, so that the rename stays on one file system.

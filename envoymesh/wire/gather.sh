@@ -8,12 +8,12 @@ frame() { printf '\036EM %s\n' "$*"; }
 packed() { base64 -w0; }
 
 platform() {
-    local python libc
-    python=$(readlink -f /usr/bin/python3) # the one that the units name
-    case $python in
-        */python3.[0-9]*) python=${python##*/python} ;;
-        *) python=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ;;
-    esac
+    local python='' libc path
+    for path in /usr/bin/python3.[0-9] /usr/bin/python3.[0-9][0-9]; do
+        [ ! "$path" -ef /usr/bin/python3 ] || python=${path##*/python} # the one that the units name
+    done
+    [ -n "$python" ] ||
+        python=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
     libc=$(getconf GNU_LIBC_VERSION 2>/dev/null)
     frame platform "$HOSTTYPE" "${libc##* }" "$python"
 }
@@ -76,10 +76,12 @@ files() {
 
 # artifact INDEX PATH STAMP: its digest when it is as it was pushed; nothing when it is absent or was touched since.
 artifact() {
-    local digest='' before='' now='' stamp=$KEPT/artifacts/$3
-    [ -e "$2" ] && [ -r "$stamp" ] && read -r digest before <"$stamp"
-    [ -z "$before" ] || now=$(find "$2" -printf '%P %s %T@ %m %U\n' 2>/dev/null | sort | sha256sum)
-    [ -n "$before" ] && [ "$before" = "${now%% *}" ] || digest=
+    local stamp='' digest='' file=$KEPT/artifacts/$3
+    [ ! -e "$2" ] || [ ! -r "$file" ] || IFS= read -r -d '' stamp <"$file"
+    if [ -n "$stamp" ]; then
+        digest=${stamp%%$'\n'*}
+        [ "$stamp" = "$digest"$'\n'"$(find "$2" -printf '%P %s %T@ %m %U\n' 2>/dev/null)" ] || digest=
+    fi
     frame artifact "$1" "$digest"
 }
 
