@@ -1,10 +1,14 @@
 """Converge: read hosts, plan, apply; one execution to read a host and one to change it."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+
+from typing_extensions import override
 
 from envoymesh.events import Event, EventKind, Notify, Outcome, OutcomeKind, end_of, failed_outcome, megabytes_sent
 from envoymesh.model.mesh import HostName
@@ -75,19 +79,56 @@ def read(  # noqa: PLR0913, PLR0917 - what to read, where, and whether to take t
     return Reading(observed, plan_for(host, resources, observed), lock=run.name if run else "")
 
 
+class _Meanwhile(Mapping[HostName, Sequence[Resource]]):
+    """What hosts must have, which whoever asks first may have to wait for."""
+
+    def __init__(self, hosts: Sequence[HostName], found: Future[Desired]) -> None:
+        self._hosts, self._found = hosts, found
+
+    @override
+    def __getitem__(self, host: HostName) -> Sequence[Resource]:
+        return self._found.result()[host]
+
+    @override
+    def __iter__(self) -> Iterator[HostName]:
+        return iter(self._hosts)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._hosts)
+
+
+@contextmanager
+def meanwhile(hosts: Sequence[HostName], find: Callable[[], Desired]) -> Iterator[Desired]:
+    """Give what `hosts` must have, which is found out while they are connected to.
+
+    Raises:
+        Failed: what `find` raises, in the end.
+    """
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        found = beside.submit(find)
+        yield _Meanwhile(hosts, found)
+        found.result()
+
+
 def read_all(fleet: Fleet, desired: Desired, asked: Asked = ()) -> dict[HostName, Reading | Problem]:
     """Read the hosts of `desired`, all at once."""
+    return fleet.each(desired, reader(fleet, desired, asked))
+
+
+def reader(fleet: Fleet, desired: Desired, asked: Asked = (), run: Run | None = None) -> Callable[[HostName], Reading]:
+    """Return how to read a host of `desired` once all are to be read, and tell of them: what `read` does, connected."""
 
     def work(host: HostName) -> Reading:
         fleet.session(host)
         fleet.notify(Event(host, "is read", minor=True))
-        reading = read(fleet, host, desired[host], asked)
+        reading = read(fleet, host, desired[host], asked, run=run)
         fleet.notify(Event(host, "", EventKind.WAITS, minor=True))
         return reading
 
     for host in desired:
         fleet.notify(Event(host, "", EventKind.WAITS, minor=True))
-    return fleet.each(desired, work)
+    return work
 
 
 def apply(

@@ -11,7 +11,7 @@ from envoymesh.events import Event, Notify
 from envoymesh.model.mesh import Host, HostName
 from envoymesh.plan.writer import Lock
 from envoymesh.problems import Failed, Problem, listed
-from envoymesh.run.converge import Desired, Reading, read
+from envoymesh.run.converge import Desired, Reading, reader
 from envoymesh.run.fleet import Fleet
 from envoymesh.run.workspace import Workspace
 from envoymesh.wire.audit import release_entry
@@ -76,7 +76,7 @@ def read_to_change(
     Raises:
         Failed: another has a lock.
     """
-    return taken(workspace, fleet, wanted, lambda h: read(fleet, h, wanted[h], run=workspace.run), notify)
+    return taken(workspace, fleet, wanted, reader(fleet, wanted, run=workspace.run), notify)
 
 
 def merged(held: Mapping[HostName, Problem]) -> Problem:

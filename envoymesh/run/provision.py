@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from envoymesh.certificates import front_secrets
@@ -10,7 +11,7 @@ from envoymesh.model.mesh import Host, HostName, Mesh
 from envoymesh.plan.rollout import batches
 from envoymesh.plan.saved import Known, SavedPlan, refuse_what_differs
 from envoymesh.problems import Problem, counted
-from envoymesh.run.converge import Desired, Reading, read_all
+from envoymesh.run.converge import Desired, Reading, meanwhile, read_all
 from envoymesh.run.fleet import Fleet
 from envoymesh.run.last_run import begin
 from envoymesh.run.lock import read_to_change
@@ -27,10 +28,15 @@ def desired_of(workspace: Workspace, hosts: Sequence[Host]) -> Desired:
     return desired(workspace.mesh, front_secrets(workspace.mesh, workspace.state_dir, now), hosts)
 
 
+def meanwhile_desired(workspace: Workspace, hosts: Sequence[Host]) -> AbstractContextManager[Desired]:
+    """Give what `hosts` must have, which is found out while they are connected to."""
+    return meanwhile([h.name for h in hosts], lambda: desired_of(workspace, hosts))
+
+
 def plan(workspace: Workspace, hosts: Sequence[Host]) -> Planned:
     """Return, for each host, the changes that `provision` would make, and in which order; changes nothing."""
-    with workspace.fleet(hosts) as fleet:
-        readings = read_all(fleet, desired_of(workspace, hosts))
+    with workspace.fleet(hosts) as fleet, meanwhile_desired(workspace, hosts) as wanted:
+        readings = read_all(fleet, wanted)
     return planned(workspace.mesh, readings)
 
 
@@ -71,7 +77,8 @@ def provision(
     """
     with workspace.fleet([*hosts, *(e for e in workspace.mesh.edges if e not in hosts)], notify) as fleet:
         notify(Event("", f"reading {counted(len(hosts), 'host')}"))
-        readings = read_to_change(workspace, fleet, desired_of(workspace, hosts), notify)
+        with meanwhile_desired(workspace, hosts) as wanted:
+            readings = read_to_change(workspace, fleet, wanted, notify)
         if saved is not None:
             refuse_what_differs(saved, known_of(readings))
             readings = {h: replace(r, exact=True) if isinstance(r, Reading) else r for h, r in readings.items()}

@@ -8,7 +8,7 @@ from envoymesh.plan.observed import Observed
 from envoymesh.problems import ExitCode, Problem, listed
 from envoymesh.run import envoy
 from envoymesh.run.converge import Reading, read_all
-from envoymesh.run.provision import desired_of
+from envoymesh.run.provision import meanwhile_desired
 from envoymesh.run.workspace import Workspace
 
 View = Mapping[tuple[str, str], str]
@@ -21,8 +21,8 @@ def status(workspace: Workspace, hosts: Sequence[Host]) -> list[HostStatus]:
     Raises:
         Failed: it cannot be said what the hosts must have.
     """
-    with workspace.fleet(hosts) as fleet:
-        readings = read_all(fleet, desired_of(workspace, hosts), envoy.QUESTIONS)
+    with workspace.fleet(hosts) as fleet, meanwhile_desired(workspace, hosts) as wanted:
+        readings = read_all(fleet, wanted, envoy.QUESTIONS)
     return statuses(workspace.mesh, hosts, readings)
 
 
