@@ -8,8 +8,9 @@ with CTR and a MAC. What Paramiko would offer beside them is CBC, 3DES, and MACs
 import socket
 from collections.abc import Sequence
 
-import paramiko
 from typing_extensions import override
+
+from envoymesh.transport.eager import EagerTransport
 
 KEY_EXCHANGES = (
     "mlkem768x25519-sha256",  # first, although not the cheapest by 1 ms: what is recorded today stays secret
@@ -34,7 +35,7 @@ HOST_KEYS = (
 """As OpenSSH prefers them: the host pays for its signature, and checking one costs 0.2 ms at most."""
 
 
-class Transport(paramiko.Transport):
+class Transport(EagerTransport):
     """A connection that offers these algorithms, and `host_keys` of the last kind."""
 
     def __init__(self, sock: socket.socket, host_keys: Sequence[str]) -> None:
