@@ -63,6 +63,7 @@ def _loaded() -> ModuleType:
     """Return `envoymesh.cli`; nothing of what is loaded is garbage, and to look for some takes a tenth of the time."""
     gc.disable()
     try:
+        import_module("envoymesh.later").load_later()
         return import_module("envoymesh.cli")
     finally:
         gc.freeze()

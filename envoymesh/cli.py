@@ -5,21 +5,21 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import import_module
 from json import dumps
 from pathlib import Path
 from typing import TypeVar
 
 from envoymesh.events import Event, Outcome, OutcomeKind, exit_code_of
+from envoymesh.machines import vagrant_box as boxes
 from envoymesh.model.inventory import rollout_with
 from envoymesh.model.mesh import Host, HostName
 from envoymesh.problems import ExitCode, Failed, Problem, refused_file
-from envoymesh.report.audit import audit_json, audit_text
-from envoymesh.report.findings import check_json, check_text
-from envoymesh.report.history import history_json, history_text
-from envoymesh.report.lock import locks_json, locks_text
+from envoymesh.report import audit as audit_report
+from envoymesh.report import findings as findings_report
+from envoymesh.report import history as history_report
+from envoymesh.report import lock as lock_report
+from envoymesh.report import status as status_report
 from envoymesh.report.plan import Document, Line, outcome_lines, outcomes_document, plan_document, plan_lines
-from envoymesh.report.status import status_json, status_text
 from envoymesh.report.terminal import Terminal, problems_json, say
 from envoymesh.run import audit as audits
 from envoymesh.run import check as checks
@@ -141,7 +141,12 @@ def provision(  # noqa: PLR0913 - one parameter for each flag
 def history(inventory: str, limit: str, *, json: bool) -> ExitCode:
     """Show what runs have made of hosts."""
     workspace = _workspace(inventory)
-    return _show_read(histories.history(workspace, _limited(workspace, limit)), history_text, history_json, json=json)
+    return _show_read(
+        histories.history(workspace, _limited(workspace, limit)),
+        history_report.history_text,
+        history_report.history_json,
+        json=json,
+    )
 
 
 def audit(inventory: str, limit: str, last: int, *, json: bool) -> ExitCode:
@@ -149,8 +154,8 @@ def audit(inventory: str, limit: str, last: int, *, json: bool) -> ExitCode:
     workspace = _workspace(inventory)
     return _show_read(
         audits.audit(workspace, _limited(workspace, limit), last),
-        lambda known: audit_text(known, last),
-        lambda known, problems, code: audit_json(known, last, problems, code),
+        lambda known: audit_report.audit_text(known, last),
+        lambda known, problems, code: audit_report.audit_json(known, last, problems, code),
         json=json,
     )
 
@@ -173,7 +178,7 @@ def status(inventory: str, *, json: bool) -> ExitCode:
     """Show every host."""
     workspace = _workspace(inventory)
     rows = statuses.status(workspace, _all(workspace))
-    say((status_json(rows) if json else status_text(rows)) + "\n")
+    say((status_report.status_json(rows) if json else status_report.status_text(rows)) + "\n")
     return ExitCode.DONE if all(row.reachable for row in rows) else ExitCode.UNREACHABLE
 
 
@@ -228,7 +233,7 @@ def lock_release(inventory: str, limit: str, message: str, *, json: bool) -> Exi
 
 
 def _show_locks(locked: locks.Locked, free: str, *, json: bool) -> ExitCode:
-    return _show_read(locked, lambda known: locks_text(known, free), locks_json, json=json)
+    return _show_read(locked, lambda known: lock_report.locks_text(known, free), lock_report.locks_json, json=json)
 
 
 def execute(inventory: str, host: str, command: str) -> int:
@@ -255,7 +260,7 @@ def admin(inventory: str, host: str, path: str, *, post: bool) -> ExitCode:
 
 def vagrant_box(*, terminal: Terminal) -> ExitCode:
     """Build the local Vagrant box."""
-    name = import_module("envoymesh.machines.vagrant_box").build(lambda host, text: terminal.notify(Event(host, text)))
+    name = boxes.build(lambda host, text: terminal.notify(Event(host, text)))
     terminal.line(f"box {name}: use it with `machines: {{box: {name}}}` in inventory.yaml")
     return ExitCode.DONE
 
@@ -324,5 +329,5 @@ def _answer(
 def _check(workspace: Workspace, hosts: Sequence[Host], terminal: Terminal) -> ExitCode:
     findings = checks.check(workspace, hosts, terminal.notify)
     terminal.rest()
-    say((check_json(findings) if terminal.json else check_text(findings)) + "\n")
+    say((findings_report.check_json(findings) if terminal.json else findings_report.check_text(findings)) + "\n")
     return checks.exit_code_of_findings(findings)

@@ -8,6 +8,7 @@ from envoymesh.model.secrets import Secrets
 from envoymesh.problems import Failed, Problem, did_you_mean
 from envoymesh.resources import Resource
 from roles import common, edge, service, sidecar
+from roles.render import keep_compiled
 
 
 def desired(mesh: Mesh, secrets: Secrets, hosts: Sequence[Host]) -> dict[HostName, tuple[Resource, ...]]:
@@ -39,4 +40,4 @@ def _unknown_version(version: str) -> Problem:
     )
 
 
-__all__ = ["desired"]
+__all__ = ["desired", "keep_compiled"]

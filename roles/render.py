@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined
+from jinja2.bccache import Bucket
+from typing_extensions import override
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
@@ -29,6 +32,21 @@ def environment() -> Environment:
     )
     made.policies["json.dumps_kwargs"] = {"sort_keys": False}
     return made
+
+
+class _Kept(FileSystemBytecodeCache):
+    @override
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        with suppress(OSError):  # what cannot be kept is compiled again
+            super().dump_bytecode(bucket)
+
+
+def keep_compiled(folder: Path) -> None:
+    """Find compiled templates again in `folder`, and keep them there: to compile them takes longer than all else here.
+
+    Nobody else may be able to write there: what is kept is Python's.
+    """
+    environment().bytecode_cache = _Kept(str(folder))
 
 
 def render(template: str, **values: Any) -> str:

@@ -1,12 +1,10 @@
-"""inventory.yaml: what may be read from it. Its schema is loaded when there is something to check."""
+"""inventory.yaml: what may be read from it. Its schema is loaded when there is something to check: that takes long."""
 
 import re
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import cast
 
+from envoymesh.model import schema
 from envoymesh.model.mesh import Mesh, Rollout
 from envoymesh.model.names import NAME, NAME_RULE
 from envoymesh.problems import Failed, Problem
@@ -57,7 +55,7 @@ def parse(text: str, file: str, *, seed: str) -> Mesh:
     Raises:
         Failed: with all of its problems, in the order of their lines.
     """
-    return cast("Mesh", _schema().parse(text, file, seed=seed))
+    return schema.parse(text, file, seed=seed)
 
 
 def rollout_with(rollout: Rollout, settings: Mapping[str, str]) -> Rollout:
@@ -67,17 +65,12 @@ def rollout_with(rollout: Rollout, settings: Mapping[str, str]) -> Rollout:
         Failed: one of them is not what the inventory could have.
     """
     given = {name: text for name, text in settings.items() if text}
-    return cast("Rollout", _schema().rollout_with(rollout, given)) if given else rollout
+    return schema.rollout_with(rollout, given) if given else rollout
 
 
 def is_name(text: str) -> bool:
     """Return whether a host or a service may be called so."""
     return re.fullmatch(NAME, text) is not None
-
-
-def _schema() -> ModuleType:
-    """Return what checks an inventory: to load it takes as long as to reach and read a host."""
-    return import_module("envoymesh.model.schema")
 
 
 __all__ = ["NAME_RULE", "PROVIDERS", "is_name", "load", "parse", "read", "rollout_with"]

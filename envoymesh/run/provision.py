@@ -2,10 +2,11 @@
 
 import datetime
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 
-from envoymesh.certificates import front_secrets
+import roles
+from envoymesh import certificates
 from envoymesh.events import Event, Notify, Outcome, OutcomeKind, Planned, failed_outcome
 from envoymesh.model.mesh import Host, HostName, Mesh
 from envoymesh.plan.rollout import batches
@@ -17,7 +18,6 @@ from envoymesh.run.last_run import begin
 from envoymesh.run.lock import read_to_change
 from envoymesh.run.rollout import ended, roll_out
 from envoymesh.run.workspace import Workspace
-from roles import desired
 
 Readings = Mapping[HostName, Reading | Problem]
 
@@ -25,7 +25,12 @@ Readings = Mapping[HostName, Reading | Problem]
 def desired_of(workspace: Workspace, hosts: Sequence[Host]) -> Desired:
     """Return what `hosts` must have; makes the certificate authority and the front's certificates when missing."""
     now = datetime.datetime.now(datetime.UTC)
-    return desired(workspace.mesh, front_secrets(workspace.mesh, workspace.state_dir, now), hosts)
+    compiled = workspace.cache / "templates"
+    with suppress(OSError):
+        compiled.mkdir(parents=True, exist_ok=True)
+    roles.keep_compiled(compiled)
+    secrets = certificates.front_secrets(workspace.mesh, workspace.state_dir, now)
+    return roles.desired(workspace.mesh, secrets, hosts)
 
 
 def meanwhile_desired(workspace: Workspace, hosts: Sequence[Host]) -> AbstractContextManager[Desired]:

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from importlib import import_module
 from pathlib import Path
 from threading import Event
-from typing import IO, cast
+from typing import IO
 
 from envoymesh.events import Notify
+from envoymesh.machines import nspawn, vagrant
 from envoymesh.machines.base import MachineMaker, Provider
 from envoymesh.machines.existing import Existing
 from envoymesh.machines.image import cache_dir
@@ -255,17 +255,16 @@ def _choice(asked: str, made_by: str, mesh: Mesh) -> tuple[str, str]:
         return made_by, "it made the machines that exist"
     if mesh.provider != "auto" and not asked:
         return mesh.provider, "the inventory says so"
-    usable, why = import_module("envoymesh.machines.vagrant").accelerated()
+    usable, why = vagrant.accelerated()
     return ("vagrant", why) if usable else ("nspawn", why)
 
 
 def _provider(name: str, mesh: Mesh, inventory: Path) -> Provider:
-    """Return a provider; one that makes machines takes long to load, so it is only when it is asked for."""
     state_dir = _state_dir(inventory)
     if name == "vagrant":
-        return cast("Provider", import_module("envoymesh.machines.vagrant").Vagrant(mesh, state_dir, inventory))
+        return vagrant.Vagrant(mesh, state_dir, inventory)
     if name == "nspawn":
-        return cast("Provider", import_module("envoymesh.machines.nspawn").Nspawn(mesh, state_dir))
+        return nspawn.Nspawn(mesh, state_dir)
     return Existing(state_dir)
 
 

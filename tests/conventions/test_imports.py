@@ -62,6 +62,7 @@ RULES = [
         ours_but(),
         "it knows the tasks from Invoke alone, and loads nothing: a typing error is told at once",
     ),
+    Rule(("envoymesh/later.py",), ours_but(), "it names modules, and loads none"),
     Rule(
         ("envoymesh/cli.py",),
         (*AMBIENT, *SSH, "rich", *ours_but("model", "events", "run", "report", "machines")),

@@ -20,6 +20,7 @@ LINES = [(place, 40) for place in PURE] + [
         "envoymesh/certificates.py",
         "envoymesh/files.py",
         "envoymesh/cli.py",
+        "envoymesh/later.py",
         "envoymesh/suggest.py",
         "service",
         "tasks.py",
