@@ -10,7 +10,7 @@ frame() { printf '\036EM %s\n' "$*" 2>/dev/null; }
 connection() {
     local pid=$$ stat
     while [ "$pid" -gt 1 ]; do
-        stat=$(<"/proc/$pid/stat") || return
+        read -r stat <"/proc/$pid/stat" || return
         case ${stat#*(} in sshd* | dropbear*) echo "$pid"; return ;; esac
         stat=${stat##*) ? }
         pid=${stat%% *}
