@@ -23,8 +23,8 @@ METHOD = """\
   open from one run to the next. The floor is a whole Python process as well; its line "without
   start" is the same runs without the start of Python and its imports.
 - Contestants take turns, and each round begins with another. Before the first round, each runs once
-  unmeasured. A run counts only if the tool says what it was to do: "4 unchanged", "changed=0", "No
-  changes".
+  unmeasured, unless its hosts are made anew for every run. A run counts only if the tool says that
+  it did what it was to do: "4 unchanged", "changed=0" four times, a grand total without changes.
 - The peers are set up as their experts would: Ansible with pipelining, a ControlPersist connection,
   no facts, 50 forks and the free strategy; pyinfra with all hosts in parallel and `--no-wait`. What
   they run is in `benchmarks/ansible/` and `benchmarks/pyinfra/`, they themselves are pinned in
