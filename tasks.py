@@ -19,6 +19,7 @@ PROVIDER = "vagrant, nspawn or existing; otherwise what made the machines, else 
 LIMIT = "hosts, services, `edge`, globs such as 'front-*', or @failed for what the last run has not done; with commas"
 MESSAGE = "what it is for: kept on the hosts, and shown by `history` and `audit`"
 LOCK_WAIT = "seconds to wait for another operator's lock, such as 300 or 5m; otherwise it is a problem at once"
+TIMEOUT = "seconds that a login to a host may take; otherwise as the inventory or ~/.ssh/config says, else 10"
 JSON = "print one JSON document instead of text"
 HOST = "name of the host"
 TELLS = {"quiet": "print only the answer and problems", "verbose": "print a line for every step"}
@@ -88,9 +89,21 @@ def down(c: Context, inventory: str = "inventory.yaml") -> partial[int]:
     return work("down", inventory)
 
 
-@command(limit=LIMIT, out="file to keep the plan in, for `provision --plan`", json=JSON, inventory=INVENTORY)
-def plan(
-    c: Context, limit: str = "", out: str = "", json: bool = False, inventory: str = "inventory.yaml"
+@command(
+    tells=True,
+    limit=LIMIT,
+    out="file to keep the plan in, for `provision --plan`",
+    timeout=TIMEOUT,
+    json=JSON,
+    inventory=INVENTORY,
+)
+def plan(  # noqa: PLR0913, PLR0917 - one parameter for each flag
+    c: Context,
+    limit: str = "",
+    out: str = "",
+    timeout: str = "",
+    json: bool = False,
+    inventory: str = "inventory.yaml",
 ) -> partial[int]:
     """Show what provision would change, why, in which order and to what effect, with diffs.
 
@@ -100,7 +113,7 @@ def plan(
 
     Example: ./mesh plan --out tonight.json
     """
-    return work("plan", inventory, limit, out, json=json)
+    return work("plan", inventory, limit, out, timeout)
 
 
 @command(
@@ -109,6 +122,7 @@ def plan(
     plan="file that `plan --out` has kept: make that so and nothing else, or refuse if a host has moved since",
     message=MESSAGE,
     lock_wait=LOCK_WAIT,
+    timeout=TIMEOUT,
     max_parallel="hosts of a service that change at a time, a number or a share such as 25%",
     canary="hosts that change before all others",
     max_failed="hosts that may fail before no other one is begun",
@@ -121,6 +135,7 @@ def provision(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     plan: str = "",
     message: str = "",
     lock_wait: str = "",
+    timeout: str = "",
     max_parallel: str = "",
     canary: str = "",
     max_failed: str = "",
@@ -139,7 +154,8 @@ def provision(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     Example: ./mesh provision --plan tonight.json
     """
     rollout = {"max_parallel": max_parallel, "canary": canary, "max_failed": max_failed}
-    return work("provision", inventory, limit, plan, {"message": message, "lock_wait": lock_wait}, rollout)
+    writing = {"message": message, "lock_wait": lock_wait, "timeout": timeout}
+    return work("provision", inventory, limit, plan, writing, rollout)
 
 
 @command(limit=LIMIT, json=JSON, inventory=INVENTORY)
@@ -174,6 +190,7 @@ def audit(
     to="the name of a run, as `history` shows it; otherwise the state before the last run",
     message=MESSAGE,
     lock_wait=LOCK_WAIT,
+    timeout=TIMEOUT,
     json=JSON,
     inventory=INVENTORY,
 )
@@ -183,6 +200,7 @@ def rollback(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     to: str = "",
     message: str = "",
     lock_wait: str = "",
+    timeout: str = "",
     json: bool = False,
     inventory: str = "inventory.yaml",
 ) -> partial[int]:
@@ -196,29 +214,31 @@ def rollback(  # noqa: PLR0913, PLR0917 - one parameter for each flag
 
     Example: ./mesh rollback --limit service1 --to 20260131T094502Z-3fa9
     """
-    return work("rollback", inventory, limit, to, {"message": message, "lock_wait": lock_wait})
+    return work("rollback", inventory, limit, to, {"message": message, "lock_wait": lock_wait, "timeout": timeout})
 
 
-@command(tells=True, limit=LIMIT, json=JSON, inventory=INVENTORY)
-def check(c: Context, limit: str = "", json: bool = False, inventory: str = "inventory.yaml") -> partial[int]:
+@command(tells=True, limit=LIMIT, timeout=TIMEOUT, json=JSON, inventory=INVENTORY)
+def check(
+    c: Context, limit: str = "", timeout: str = "", json: bool = False, inventory: str = "inventory.yaml"
+) -> partial[int]:
     """Prove that the mesh works.
 
     Exit code 0: it does, 1: it does not, 2: a host has drifted, 4: a host is out of reach.
 
     Example: ./mesh check
     """
-    return work("check", inventory, limit)
+    return work("check", inventory, limit, timeout)
 
 
-@command(json=JSON, inventory=INVENTORY)
-def status(c: Context, json: bool = False, inventory: str = "inventory.yaml") -> partial[int]:
+@command(timeout=TIMEOUT, json=JSON, inventory=INVENTORY)
+def status(c: Context, timeout: str = "", json: bool = False, inventory: str = "inventory.yaml") -> partial[int]:
     """Show every host: units, Envoy, and its members as the front sees them.
 
     Exit code 0: all were reached, 4: a host is out of reach.
 
     Example: ./mesh status --json
     """
-    return work("status", inventory, json=json)
+    return work("status", inventory, timeout, json=json)
 
 
 @command(

@@ -94,16 +94,16 @@ def down(inventory: str, *, terminal: Terminal) -> ExitCode:
     return ExitCode.DONE
 
 
-def plan(inventory: str, limit: str, out: str, *, json: bool) -> ExitCode:
+def plan(inventory: str, limit: str, out: str, timeout: str, *, terminal: Terminal) -> ExitCode:
     """Show what would change, and keep it if it shall be made so later."""
-    workspace = _workspace(inventory)
-    planned = provisioning.plan(workspace, _limited(workspace, limit))
+    workspace = _workspace(inventory, timeout=timeout)
+    planned = provisioning.plan(workspace, _limited(workspace, limit), terminal.notify)
     outcomes = planned.outcomes
     code = exit_code_of(outcomes) or (ExitCode.DRIFT if any(o.changes for o in outcomes) else ExitCode.DONE)
     document = plan_document(planned, code, _provision_command(inventory, limit, out))
     if out:
         plans.save(Path(out), document, workspace, planned)
-    _answer(document, plan_lines, outcomes, Terminal(json=json))
+    _answer(document, plan_lines, outcomes, terminal)
     return code
 
 
@@ -123,7 +123,7 @@ def provision(  # noqa: PLR0913 - one parameter for each flag
     *,
     terminal: Terminal,
 ) -> ExitCode:
-    """Make hosts as desired, or as a saved plan says; `writing` has the message and how long to wait for a lock."""
+    """Make hosts as desired, or as a saved plan says; `writing` has the message and how long to wait for what."""
     if plan and limit:
         raise Failed(
             Problem("task/bad-argument", "a saved plan names its hosts", "--plan --limit", hint="leave one out")
@@ -168,15 +168,15 @@ def rollback(inventory: str, limit: str, to: str, writing: Mapping[str, str], *,
     return _show(outcomes, terminal, f"./mesh rollback --limit {FAILED}{f' --to {to}' if to else ''}")
 
 
-def check(inventory: str, limit: str, *, terminal: Terminal) -> ExitCode:
+def check(inventory: str, limit: str, timeout: str, *, terminal: Terminal) -> ExitCode:
     """Prove that the mesh works."""
-    workspace = _workspace(inventory)
+    workspace = _workspace(inventory, timeout=timeout)
     return _check(workspace, _limited(workspace, limit), terminal)
 
 
-def status(inventory: str, *, json: bool) -> ExitCode:
+def status(inventory: str, timeout: str, *, json: bool) -> ExitCode:
     """Show every host."""
-    workspace = _workspace(inventory)
+    workspace = _workspace(inventory, timeout=timeout)
     rows = statuses.status(workspace, _all(workspace))
     say((status_report.status_json(rows) if json else status_report.status_text(rows)) + "\n")
     return ExitCode.DONE if all(row.reachable for row in rows) else ExitCode.UNREACHABLE
@@ -265,16 +265,19 @@ def vagrant_box(*, terminal: Terminal) -> ExitCode:
     return ExitCode.DONE
 
 
-def _workspace(inventory: str, provider: str = "", message: str = "") -> Workspace:
-    return open_workspace(Path(inventory), provider, message)
+def _workspace(inventory: str, provider: str = "", message: str = "", timeout: str = "") -> Workspace:
+    timeout_s = locks.seconds(timeout, "--timeout") or None
+    return replace(open_workspace(Path(inventory), provider, message), timeout_s=timeout_s)
 
 
 @contextmanager
-def _writing(inventory: str, provider: str = "", *, message: str, lock_wait: str = "") -> Iterator[Workspace]:
+def _writing(
+    inventory: str, provider: str = "", *, message: str, lock_wait: str = "", timeout: str = ""
+) -> Iterator[Workspace]:
     """Give the workspace of an inventory once no other command on this box changes its mesh."""
-    wait_s = locks.seconds(lock_wait)
+    wait_s = locks.seconds(lock_wait, "--lock-wait")
     with only_writer(Path(inventory), wait_s):
-        yield replace(_workspace(inventory, provider, message), lock_wait_s=wait_s)
+        yield replace(_workspace(inventory, provider, message, timeout), lock_wait_s=wait_s)
 
 
 def _limited(workspace: Workspace, limit: str) -> tuple[Host, ...]:

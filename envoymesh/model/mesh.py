@@ -24,7 +24,7 @@ class SshSettings:
     key: str | None = None
     jump: str | None = None
     host_keys: str = "accept-new"
-    timeout: int = 10
+    timeout: int | None = None
 
 
 @dataclass(frozen=True)

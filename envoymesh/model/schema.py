@@ -84,7 +84,7 @@ class _Ssh(_Section):
     key: str | None = None
     jump: Jump | None = None
     host_keys: Literal["accept-new", "strict"] = "accept-new"
-    timeout: Annotated[int, Field(ge=1, le=600)] = 10
+    timeout: Annotated[int, Field(ge=1, le=600)] | None = None
 
 
 class _Service(_Section):

@@ -3,6 +3,7 @@
 docs/plan.md describes the documents field by field; fields are only ever added to them.
 """
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -114,8 +115,9 @@ def _group_lines(hosts: Sequence[Document]) -> Iterator[Line]:
         yield line, "bold"
     for number, change in enumerate(first["changes"]):
         effect = "" if change["effect"] == Effect.NONE else f"  [{change['effect']}]"
-        text = f"  {_MARKS.get(change['action'], '~')} {change['action']:<8} {change['address']}  ({change['because']})"
-        for line in _wrapped(text + effect, " " * 13):
+        because = "" if first["new"] else f"  ({change['because']})"
+        text = f"  {_MARKS.get(change['action'], '~')} {change['action']:<8} {change['address']}{because}{effect}"
+        for line in _wrapped(text, " " * 13):
             yield line, _EFFECT_STYLES.get(change["effect"], "")
         if not first["new"]:
             yield from _diff_lines([(h["host"], h["changes"][number]["diff"]) for h in hosts])
@@ -128,17 +130,26 @@ def _effect_of(host: Document) -> str:
 
 
 def _diff_lines(diffs: Sequence[tuple[str, str]]) -> Iterator[Line]:
-    """Yield each different diff once, with the hosts that have it where they are not all."""
-    who: dict[str, list[str]] = {}
+    """Yield one of the diffs that are alike, with the hosts that have it where they are not all."""
+    alike: dict[str, dict[str, str]] = {}
     for host, diff in diffs:
-        who.setdefault(diff, []).append(host)
-    for diff, having in list(who.items())[:MOST_DIFFS]:
-        if len(who) > 1:
-            yield from ((line, "dim") for line in _wrapped(f"      on {folded(having)}:", " " * 8))
-        yield from ((_shown(f"      {line}"), _DIFF_STYLES.get(line[:1], "")) for line in diff.splitlines())
-    more = sum(len(having) for having in list(who.values())[MOST_DIFFS:])
+        alike.setdefault(_without_own(host, diff), {})[host] = diff
+    for having in list(alike.values())[:MOST_DIFFS]:
+        first = next(iter(having.values()))
+        same = [host for host, diff in having.items() if diff == first]
+        others = [host for host in having if host not in same]
+        if others or len(alike) > 1:
+            also = f", and on {folded(others)} with other names, addresses and digests" if others else ""
+            yield from ((line, "dim") for line in _wrapped(f"      on {folded(same)}{also}:", " " * 8))
+        yield from ((_shown(f"      {line}"), _DIFF_STYLES.get(line[:1], "")) for line in first.splitlines())
+    more = sum(len(having) for having in list(alike.values())[MOST_DIFFS:])
     if more:
         yield f"      and {counted(more, 'more host')} with other diffs: --limit HOST, or --json", "dim"
+
+
+def _without_own(host: str, diff: str) -> str:
+    """Return a diff without what is each host's own: its name, addresses, and digests made from them."""
+    return re.sub(rf"\b{re.escape(host)}\b|\b\d+(\.\d+){{3}}\b|\b[0-9a-f]{{16,}}\b", "*", diff)
 
 
 def _batch_lines(batches: Sequence[Sequence[str]], rollout: Document) -> Iterator[Line]:
@@ -167,7 +178,8 @@ def _untouched_lines(document: Document) -> Iterator[Line]:
     """Yield whom the plan leaves alone, by name where they are few, and of whom nothing is known."""
     same = [h["host"] for h in document["hosts"] if h["outcome"] == OutcomeKind.UNCHANGED]
     same = same if len(same) <= MOST_LINES else []  # the count at the end says it
-    for what, hosts in (("as desired", same), ("not in --limit", document["not_in_limit"])):
+    left_out = document["not_in_limit"] if document["hosts"] else []  # then that is all there is to say
+    for what, hosts in (("as desired", same), ("not in --limit", left_out)):
         if hosts:
             who = folded(hosts) if len(hosts) <= MOST_LINES else counted(len(hosts), "host")
             yield from ((line, "dim") for line in _wrapped(f"{what}: {who}", "  "))
@@ -183,6 +195,8 @@ def _closing(counts: Document, changing: int) -> str:
     """Return `2 changes on 1 host; 3 hosts as desired`."""
     changes = f"{counted(counts['changes'], 'change')} on {counted(changing, 'host')}"
     same, unknown = counts[OutcomeKind.UNCHANGED], counts[OutcomeKind.FAILED] + counts[OutcomeKind.UNREACHABLE]
+    if not any(counts[kind] for kind in OutcomeKind):
+        return "no host to plan for"
     parts = [changes if changing else "nothing to change"]
     parts += [f"{counted(same, 'host')} as desired"] if same else []
     return "; ".join([*parts, f"{counted(unknown, 'host')} not known"] if unknown else parts)

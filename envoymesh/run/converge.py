@@ -276,6 +276,7 @@ _NOW = {
 _WHAT = {
     "lock/held": "another apply is at work on `{host}`",
     "lock/lost": "this run no longer has the lock of `{host}`",
+    "apply/not-begun": "no change could be begun on `{host}`",
     "apply/not-stored": "`{host}` could not store {step}",
     "envoy/refused": "Envoy refuses the new configuration of `{host}`, so it was not installed",
     "unit/not-started": "systemd could not start {step} on `{host}`",
@@ -283,10 +284,16 @@ _WHAT = {
     "apply/cut-off": "`{host}` did not receive the whole change",
 }
 
+_ROOM = (
+    'look for space, and for what is mounted read-only: ./mesh exec {host} "df -h; findmnt -O ro"    '
+    "then: ./mesh provision --limit {host}"
+)
+
 _HINTS = {
     "lock/held": "wait until it has ended, then: ./mesh provision --limit {host}",
     "lock/lost": "see who has it: ./mesh lock-status    then: ./mesh provision --limit {host}",
-    "apply/not-stored": 'look for space: ./mesh exec {host} "df -h"    then: ./mesh provision --limit {host}',
+    "apply/not-begun": _ROOM,
+    "apply/not-stored": _ROOM,
     "envoy/refused": "mend what Envoy names in inventory.yaml or templates/, then: ./mesh plan --limit {host}",
 }
 

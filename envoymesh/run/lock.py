@@ -25,8 +25,8 @@ Locked = Mapping[HostName, Lock | Problem | None]
 TIMEOUT_S = 30.0
 
 
-def seconds(text: str) -> float:
-    """Return the seconds that `60`, `60s` or `5m` means; none for an empty text.
+def seconds(text: str, flag: str) -> float:
+    """Return the seconds that `60`, `60s` or `5m` means, as the value of a flag; none for an empty text.
 
     Raises:
         Failed: it is not of that form.
@@ -34,9 +34,7 @@ def seconds(text: str) -> float:
     found = re.fullmatch(r"(\d{1,6})(s|m)?", text or "0")
     if found is None:
         what = f"`{text}` is not a number of seconds"
-        raise Failed(
-            Problem("task/bad-argument", what, "--lock-wait", now="nothing was changed", hint="--lock-wait 60")
-        )
+        raise Failed(Problem("task/bad-argument", what, flag, now="nothing was changed", hint=f"{flag} 60"))
     return int(found[1]) * (60.0 if found[2] == "m" else 1.0)
 
 

@@ -38,9 +38,10 @@ def meanwhile_desired(workspace: Workspace, hosts: Sequence[Host]) -> AbstractCo
     return meanwhile([h.name for h in hosts], lambda: desired_of(workspace, hosts))
 
 
-def plan(workspace: Workspace, hosts: Sequence[Host]) -> Planned:
+def plan(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> Planned:
     """Return, for each host, the changes that `provision` would make, and in which order; changes nothing."""
-    with workspace.fleet(hosts) as fleet, meanwhile_desired(workspace, hosts) as wanted:
+    with workspace.fleet(hosts, notify) as fleet, meanwhile_desired(workspace, hosts) as wanted:
+        notify(Event("", f"reading {counted(len(hosts), 'host')}"))
         readings = read_all(fleet, wanted)
     return planned(workspace.mesh, readings)
 

@@ -36,7 +36,8 @@ class Workspace:
     """One inventory and all that belongs to it.
 
     `why` tells in words how the provider was chosen, `run` by whom and for what the tool was started. Once `stop` is
-    set, no further host is begun. `lock_wait_s` is how long it waits for another writer.
+    set, no further host is begun. `lock_wait_s` is how long it waits for another writer, `timeout_s` how long a login
+    may take, where it is not as the inventory says.
     """
 
     inventory: Path
@@ -46,6 +47,7 @@ class Workspace:
     run: Run
     stop: Event = field(default_factory=Event, compare=False)
     lock_wait_s: float = 0
+    timeout_s: float | None = None
 
     @property
     def state_dir(self) -> Path:
@@ -95,7 +97,10 @@ class Workspace:
 
     def fleet(self, hosts: Sequence[Host], notify: Notify = lambda event: None) -> Fleet:
         """Return the connections to `hosts`, none of them opened yet."""
-        return Fleet(self.provider.logins(hosts), notify)
+        logins = self.provider.logins(hosts)
+        if self.timeout_s is not None:
+            logins = {host: replace(login, timeout_s=self.timeout_s) for host, login in logins.items()}
+        return Fleet(logins, notify)
 
 
 def _read(path: Path) -> str:

@@ -14,7 +14,8 @@ class Login:
     must then have signed it; with `strict` it is refused; a changed key is always refused. `namespace` is a
     network namespace of this box (a path such as `/run/netns/x`) from which the connection is opened; such a
     login, and one that gives user, port, key and jump, asks nothing of `~/.ssh/config`. `jump` is as for
-    `ssh -J`, `none` for no jump host. `timeout_s` is how long the login may take, jump hosts and questions apart.
+    `ssh -J`, `none` for no jump host. `timeout_s` is how long the login may take in
+    seconds, jump hosts and questions apart.
     """
 
     host: str
@@ -26,4 +27,4 @@ class Login:
     jump: str | None = None
     host_keys: str = "accept-new"
     namespace: Path | None = None
-    timeout_s: float = 10
+    timeout_s: float | None = None

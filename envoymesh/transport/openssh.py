@@ -19,6 +19,9 @@ DEFAULT_IDENTITIES = ("id_ed25519", "id_ecdsa", "id_rsa")
 CONFIG_WITHIN_S = 10
 """How long OpenSSH may take to resolve its configuration, in which `Match exec` runs commands."""
 
+TIMEOUT_S = 10.0
+"""How long a login may take where nothing says so: OpenSSH would wait for TCP to give up, some two minutes."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -35,6 +38,7 @@ class Target:
         known_as: the name that known_hosts files have for it.
         known_hosts: the files whose host keys are trusted, the mesh's own first.
         strict: whether a key that is not known is refused.
+        timeout_s: how long the login may take, jump hosts and questions apart.
         proxy_command: the shell command to talk to instead of a TCP port, or None.
     """
 
@@ -48,6 +52,7 @@ class Target:
     known_as: str
     known_hosts: tuple[Path, ...]
     strict: bool
+    timeout_s: float
     proxy_command: str | None = None
 
     @property
@@ -85,6 +90,7 @@ def resolve(login: Login) -> Target:
         known_as=said["hostkeyalias"][0] if "hostkeyalias" in said else _place(address, port),
         known_hosts=tuple(_known_hosts(login, said)),
         strict=_is_strict(login, said),
+        timeout_s=login.timeout_s or _timeout_s(said),
     )
     command = None if login.jump else next(iter(said.get("proxycommand", [])), None)
     return replace(target, proxy_command=_expanded(command, target)) if command else target
@@ -182,6 +188,12 @@ def _config_file(login: Login) -> list[str]:
 def _identities(said: Mapping[str, list[str]]) -> tuple[Path, ...]:
     files = said.get("identityfile") or [f"~/.ssh/{name}" for name in DEFAULT_IDENTITIES]
     return tuple(Path(file.replace("%d", "~")).expanduser() for file in files)
+
+
+def _timeout_s(said: Mapping[str, list[str]]) -> float:
+    """Return `ConnectTimeout`, which `ssh -G` prints in seconds."""
+    configured = next(iter(said.get("connecttimeout", [])), "none")
+    return float(configured) if configured.isdecimal() and int(configured) else TIMEOUT_S
 
 
 def _jump(login: Login, said: Mapping[str, list[str]], port: int) -> str | None:

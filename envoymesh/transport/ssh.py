@@ -181,7 +181,8 @@ def connect(login: Login) -> Session:
     Raises:
         Failed: `ssh/unreachable`, `ssh/auth`, `ssh/host-key-…`, `ssh/key-…`; nothing was sent to the host.
     """
-    return _connect(resolve(login), login.timeout_s)
+    target = resolve(login)
+    return _connect(target, target.timeout_s)
 
 
 def _connect(target: Target, timeout_s: float) -> Session:

@@ -86,7 +86,7 @@ def payload_for(
         takes_back: the number of the generation that is taken back, and forgotten.
     """
     first = (
-        Call(("begin", plan.generation, lock), "host:lock", "apply/failed"),
+        Call(("begin", plan.generation, lock), "host:lock", "apply/not-begun"),
         Call(("audited", entry(run, plan.changes, takes_back)), "host:audit", "apply/failed"),
     )
     return Payload(plan.host, (*first, *_calls(plan, takes_back or run, parcels)))

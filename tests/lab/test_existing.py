@@ -136,6 +136,23 @@ def test_machines_that_were_not_made_are_not_destroyed(hosts: Hosts) -> None:
     assert "service 1" in hosts.curl("/service/1")
 
 
+def test_a_bastion_that_drops_in_the_middle_is_told_and_the_next_run_completes(hosts: Hosts) -> None:
+    before = hosts.inventory.read_text()
+    hosts.inventory.write_text(before.replace("10.97.0.11}", "10.97.0.11, ssh: {jump: ann@10.97.0.10}}"))
+    hosts.as_root("10.97.0.11", "echo '# by hand' >> /etc/envoymesh/sidecar/cds.yaml")
+    with hosts.start("provision") as process:
+        assert process.stderr is not None
+        assert any("shop-1" in line and "validates" in line for line in process.stderr)
+        hosts.as_root("10.97.0.10", "pkill -f '^sshd: ann'")
+        output, errors = process.communicate(timeout=120)
+    assert process.returncode == 4, output + errors
+    assert "problem ssh/lost: the connection to `shop-1` was lost" in errors
+    assert "shop-1: its apply was cut off; the next provision completes it" in errors
+    hosts.run("provision")
+    hosts.run("plan")
+    hosts.inventory.write_text(before)
+
+
 @pytest.fixture
 def asking(hosts: Hosts) -> Iterator[Hosts]:
     """The hosts, of which one lets nobody become root without a password."""

@@ -60,6 +60,19 @@ def test_a_login_that_leaves_nothing_open_takes_nothing_from_the_configuration(
     assert by_openssh(login).stdout == "hello\n"
 
 
+# How long a login may take
+
+
+@pytest.mark.parametrize(("configured", "seconds"), [("ConnectTimeout 1m", 60), ("ConnectTimeout 0", 10), ("", 10)])
+def test_a_login_takes_as_long_as_the_configuration_lets_it(
+    known_hosts: Path, home: Path, configured: str, seconds: float
+) -> None:
+    (home / ".ssh/config").write_text(f"Host *\n  {configured}\n")
+    login = Login("shop", "shop", known_hosts)
+    assert resolve(login).timeout_s == seconds
+    assert resolve(replace(login, timeout_s=3)).timeout_s == 3
+
+
 # Host keys
 
 

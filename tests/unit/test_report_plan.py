@@ -111,27 +111,33 @@ ANY_VERSION = [_Version("-"), _Version("+")]
 def test_hosts_with_the_same_changes_are_told_together_and_fifty_fit_on_a_screen_or_two() -> None:
     text = text_of(plan_of(inventory(50), inventory(50, MEMORY)))
     assert "cart-1 to cart-25 and shop-1 to shop-24: 3 changes each, restart" in text
-    assert "      and 46 more hosts with other diffs: --limit HOST, or --json" in text
+    assert [line for line in text if line.startswith("      on ")] == [
+        "      on cart-1, and on cart-2 to cart-25 with other names, addresses and digests:",
+        "      on shop-1, and on shop-2 to shop-24 with other names, addresses and digests:",
+    ]
     assert "    2  cart-2 to cart-7 and shop-1 to shop-6" in text
     assert "150 changes on 50 hosts" in text
     assert len(text) < 120
 
 
-def test_each_of_three_different_diffs_is_shown() -> None:
-    text = text_of(plan_of(inventory(4), inventory(4, MEMORY)))
-    assert [line for line in text if line.startswith("      on ")] == [
-        "      on cart-1:",
-        "      on cart-2:",
-        "      on shop-1:",
-    ]
-    assert not any("other diffs" in line for line in text)
+@pytest.mark.parametrize("count", [3, 5])
+def test_of_different_diffs_three_are_shown(count: int) -> None:
+    names = "abcde"[:count]
+    services = ", ".join(f"{name}: {{path: /{name}}}" for name in names)
+    hosts = "".join(f"  {name}-1: {{service: {name}, address: 10.0.1.{n}}}\n" for n, name in enumerate(names))
+    head, edge = "name: x\nprovider: existing\n", "  front-envoy: {role: edge, address: 10.0.0.1}\n"
+    mesh = f"services: {{{services}}}\nhosts:\n{edge}{hosts}"
+    text = text_of(plan_of(f"{head}{mesh}", f"{head}{MEMORY}{mesh}"))
+    shown = [line for line in text if line.startswith("      on ") and "sidecar" not in line]
+    assert shown == ["      on a-1:", "      on b-1:", "      on c-1:"]
+    assert ("      and 2 more hosts with other diffs: --limit HOST, or --json" in text) == (count == 5)
 
 
 def test_what_a_new_host_gets_is_told_without_the_content_of_its_files() -> None:
     plan = plan_of(inventory(3), inventory(4))
     text = text_of(plan)
     assert "cart-2, a new host: 20 changes" in text
-    assert "  + create   file:/etc/envoymesh/sidecar/rds.yaml  (it is missing)" in text
+    assert "  + create   file:/etc/envoymesh/sidecar/rds.yaml" in text
     assert "    what will be in these files: --json" in text
     assert not any("match:" in line for line in text)
     [diff] = [
@@ -154,6 +160,7 @@ def test_who_is_not_touched_is_told_and_many_are_only_counted() -> None:
     assert text_of(plan_of(inventory(50), inventory(50))) == ["nothing to change; 50 hosts as desired"]
     limited = text_of(plan_of(inventory(50), inventory(50), limit=["cart-1"]))
     assert "not in --limit: 49 hosts" in limited
+    assert text_of(plan_of(inventory(4), inventory(4), limit=["nobody"])) == ["no host to plan for"]
 
 
 def test_many_batches_are_counted() -> None:
@@ -194,7 +201,7 @@ WORDS = re.findall(
     r"\S+",
     "+ - ~ --- observed +++ desired @@ [hot] [drain] [restart] each to a new host hosts changes change and on in "
     "batches batch found healthy before the next begins what do does serves as not --limit HOST --json or more with "
-    "other diffs nothing known will be these files ... unreachable",
+    "other diffs nothing known will be these files ... unreachable names addresses digests",
 )
 
 

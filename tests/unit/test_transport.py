@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from envoymesh.machines.existing import Existing
 from envoymesh.problems import Failed
+from envoymesh.run.workspace import open_workspace
 from envoymesh.transport import remote
 from envoymesh.transport.host_keys import fingerprint, known_keys
 from envoymesh.transport.login import Login
@@ -182,3 +183,10 @@ def test_a_login_takes_as_long_as_the_inventory_lets_it(tmp_path: Path) -> None:
     hosts = list(mesh_of(text).hosts.values())
     allowed = [login.timeout_s for login in Existing(tmp_path).logins(hosts).values()]
     assert allowed == [3, *[25] * (len(hosts) - 1)]
+
+
+def test_one_run_may_wait_for_another_time(tmp_path: Path) -> None:
+    (tmp_path / "inventory.yaml").write_text(f"{INVENTORY}provider: existing\nssh: {{timeout: 25}}\n")
+    workspace = replace(open_workspace(tmp_path / "inventory.yaml"), timeout_s=4)
+    (edge,) = workspace.mesh.edges
+    assert workspace.fleet([edge]).login(edge.name).timeout_s == 4

@@ -75,13 +75,13 @@ def test_a_message_reaches_the_host_as_data() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("", 0), ("60", 60), ("60s", 60), ("5m", 300)])
 def test_a_wait_is_seconds_or_minutes(text: str, value: float) -> None:
-    assert seconds(text) == value
+    assert seconds(text, "--lock-wait") == value
 
 
 @pytest.mark.parametrize("text", ["-1", "x", "1h", "1.5", "9999999", " "])
 def test_another_wait_is_a_problem(text: str) -> None:
     with pytest.raises(Failed) as failed:
-        seconds(text)
+        seconds(text, "--lock-wait")
     assert failed.value.problems[0].code == "task/bad-argument"
 
 

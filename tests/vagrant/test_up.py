@@ -29,6 +29,12 @@ def test_up_check_scale_up_and_down(mesh: TestMesh) -> None:
     assert mesh.hostnames("service1") == {"service1-1", "service1-2", "service1-3"}
     assert "cluster.service1.membership_total: 3\n" in mesh.run("admin", "front-envoy", "/stats").stdout
     mesh.run("check")
+    for clock in ("2001-01-01", "2037-01-01"):
+        # All that a host is asked for must come right on a host that has its clock wrong.
+        mesh.on("service1-3", f"systemctl stop systemd-timesyncd; date -s {clock}; rm /etc/envoymesh/sidecar/rds.yaml")
+        mesh.run("provision", "--limit", "service1-3", "--lock-wait", "5")
+        mesh.run("check")
+        assert mesh.on("service1-3", "date +%Y").strip() == clock[:4]
     mesh.run("scale", "service1=1")
     assert mesh.hostnames("service1") == {"service1-1"}
     assert mesh.inventory.read_text() == before
