@@ -49,6 +49,9 @@ RECIPE = image.Recipe(
 
 READY_WITHIN_S = 60
 
+WATCHES_HINT = "let this box have more machines: sysctl fs.inotify.max_user_instances=1024    then: ./mesh up"
+"""systemd needs some eight inotify instances; Linux gives all of root's machines 128 together."""
+
 TOOLS = ("ip", "mmdebstrap", "nsenter", "setpriv", "setsid", "systemd-nspawn", "systemd-socket-activate", "unshare")
 
 _OVERLAY = "mount -t overlay overlay -o lowerdir=base,upperdir=upper,workdir=work merged"
@@ -488,7 +491,7 @@ def _did_not_start(host: Host, alive: bool, console: Path) -> Problem:
         at=f"{host.name} ({host.address})",
         saw=tuple([line.strip() for line in plain.splitlines() if line.strip()][-10:]),
         now="it was left as it is; the other machines were not touched",
-        hint=f"less {console}",
+        hint=WATCHES_HINT if "Too many open files" in plain else f"less {console}",
     )
 
 
