@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import PurePosixPath
 
@@ -59,7 +59,8 @@ class Xds:
 class Process:
     """An Envoy process of a host: its name (`front`, `sidecar`), where Envoy counts it, and what it may use.
 
-    `base_id` keeps the shared memory of two Envoys on one host apart; `after` names units that start before.
+    `base_id` keeps the shared memory of two Envoys on one host apart; `after` names units that start before; `leave_s`
+    is how long its clients are told that it goes before it does.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Process:
     heap_bytes: int
     after: str = ""
     capabilities: str = ""
+    leave_s: int = 0
 
     @property
     def user(self) -> str:
@@ -175,14 +177,16 @@ def _unit(process: Process, host: Host, mesh: Mesh, bootstrap: str, stats: dict[
         "node": host.name,
         "open_files": OPEN_FILES,
     }
-    return unit_resources(process.unit, "units/envoy.service.j2", values, bootstrap, Probe(ADMIN_PORT, "/ready", stats))
+    probe = Probe(ADMIN_PORT, "/ready", stats)
+    file, unit = unit_resources(process.unit, "units/envoy.service.j2", values, bootstrap, probe)
+    return [file, replace(unit, leave_s=process.leave_s)]
 
 
 _STAMP = "\0"
 """Where a unit's stamp goes, until it is known: a character that no unit has."""
 
 
-def unit_resources(name: str, template: str, values: dict[str, object], read: str, probe: Probe) -> list[Resource]:
+def unit_resources(name: str, template: str, values: dict[str, object], read: str, probe: Probe) -> tuple[File, Unit]:
     """Return a unit's file and the unit.
 
     Args:
@@ -196,4 +200,4 @@ def unit_resources(name: str, template: str, values: dict[str, object], read: st
     stamp = hashlib.sha256((unstamped.replace(_STAMP, "") + read).encode()).hexdigest()
     text = unstamped.replace(_STAMP, stamp)
     file = File(f"/etc/systemd/system/{name}", text.encode(), reader=Reader(name, Effect.RESTART))
-    return [file, Unit(name, stamp, probe)]
+    return file, Unit(name, stamp, probe)

@@ -28,6 +28,7 @@ def front(mesh: Mesh) -> Process:
         workers=mesh.machines.cpus,
         heap_bytes=mesh.machines.memory_mib * 2**20 // 2,
         capabilities="CAP_NET_BIND_SERVICE" if low_port else "",
+        leave_s=mesh.leave_s,
     )
 
 
@@ -44,7 +45,8 @@ def _files(mesh: Mesh, pair: KeyPair) -> Iterator[Xds]:
     yield Xds("cds.yaml", clusters, "cluster_manager.cds.version_text")
     routes = render("front/rds.yaml.j2", services=sorted(services, key=_deepest_first))
     yield Xds("rds.yaml", routes, "http.ingress_http.rds.local_route.version_text")
-    listeners = render("front/lds.yaml.j2", folder=folder, http_port=mesh.http_port, https_port=mesh.https_port)
+    ports = {"http_port": mesh.http_port, "https_port": mesh.https_port}
+    listeners = render("front/lds.yaml.j2", folder=folder, health_path=HEALTH_PATH, **ports)
     yield Xds("lds.yaml", listeners, "listener_manager.lds.version_text", effect=Effect.DRAIN)
 
 

@@ -45,6 +45,7 @@ def small_mesh(service_hosts: int = 1, *, network: str = "10.97.0.0/24") -> Mesh
         http_port=8080,
         https_port=8443,
         certificate_names=(),
+        leave_s=0,
         publish=Publish(*free_ports(3)),
         machines=MachineSettings(subnet, box="debian/bookworm64", memory_mib=512, cpus=1),
         rollout=Rollout(),

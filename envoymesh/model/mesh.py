@@ -102,6 +102,7 @@ class Mesh:
 
     `identifier` is the name plus a digest of where the inventory lies: machines, networks and namespaces
     on the operator's box are named after it, so that two checkouts do not meet. It never reaches a host.
+    `leave_s` is how long an edge reports that it goes before it goes: 0 where there is no other.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Mesh:
     http_port: int
     https_port: int
     certificate_names: tuple[str, ...]
+    leave_s: int
     publish: Publish
     machines: MachineSettings
     rollout: Rollout

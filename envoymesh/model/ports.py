@@ -10,4 +10,5 @@ APP_PORT = 8080
 """The application, on 127.0.0.1."""
 
 HEALTH_PATH = "/healthz"
-"""Where the application answers 200 while it serves; the front asks for it through the sidecar."""
+"""Where an application answers 200 while it serves, which the front asks through the sidecar; and where the front
+itself does, for those who send it clients. No service can have this path."""

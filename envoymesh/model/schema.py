@@ -52,6 +52,7 @@ class _Front(_Section):
     http_port: Port = 8080
     https_port: Port = 8443
     certificate_names: tuple[DnsName, ...] = ()
+    leave_s: Annotated[int, Field(ge=0, le=120)] = 10
 
 
 class _Publish(_Section):
@@ -329,7 +330,7 @@ def _path_problems(inventory: _Inventory, at: Any) -> Iterator[Problem]:
 def _port_problems(section: str, ports: BaseModel, at: Any) -> Iterator[Problem]:
     seen: dict[int, str] = {}
     for key, port in ports.model_dump().items():
-        if isinstance(port, int):
+        if isinstance(port, int) and key != "leave_s":
             if port in seen:
                 what = f"`{seen[port]}` and `{key}` are the same port {port}"
                 yield Problem("inventory/port-taken", what, at(section, key), hint="give one of them another port")
@@ -349,6 +350,7 @@ def _mesh(inventory: _Inventory, seed: str) -> Mesh:
         http_port=inventory.front.http_port,
         https_port=inventory.front.https_port,
         certificate_names=inventory.front.certificate_names,
+        leave_s=inventory.front.leave_s if sum(h.role == "edge" for h in inventory.hosts.values()) > 1 else 0,
         publish=Publish(**inventory.publish.model_dump()),
         machines=MachineSettings(**dict(inventory.machines)),
         rollout=Rollout(**dict(inventory.rollout)),

@@ -19,10 +19,10 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """One step. `because`, `diff` and `effect` are for people: nothing may be decided by them.
+    """One step. `because` and `diff` are for people: nothing may be decided by them.
 
     `resource` is None for what no role asks for any more: there, the address says it all. `effect` is what the step
-    does to processes that run.
+    does to processes that run; whether their clients are to leave before is all that may be decided by it.
     """
 
     address: str

@@ -69,11 +69,14 @@ class Observed:
     dialled: Mapping[tuple[str, int], Dialled] = field(default_factory=dict)
 
     def stats(self, port: int) -> Mapping[str, str]:
-        """Return Envoy's text stats at `port`, by name; empty when it did not answer."""
+        """Return Envoy's text stats at `port`, by name, and `LIVE`; empty when it did not answer."""
         answer = self.answers.get((port, TEXT_STATS), HttpAnswer(None))
         pairs = (line.split(": ", 1) for line in answer.body.splitlines() if ": " in line)
         return {name: value.strip('"') for name, value in pairs}
 
 
-TEXT_STATS = "/stats?type=TextReadouts"
-"""Path of Envoy's admin interface that lists its text stats, the versions of loaded xDS files among them."""
+LIVE = "server.live"
+"""The stat that is 0 while Envoy reports that it goes, as it was told to."""
+
+TEXT_STATS = "/stats?filter=(version_text%7C%5Eserver.live)$"
+"""Path of Envoy's admin interface that lists the versions of loaded xDS files, and `LIVE`."""

@@ -8,7 +8,7 @@ from functools import lru_cache
 from envoymesh.model.mesh import HostName
 from envoymesh.plan.change import Action, Change, HostPlan
 from envoymesh.plan.effects import with_effects
-from envoymesh.plan.observed import Observed, ObservedPath, ObservedUnit
+from envoymesh.plan.observed import LIVE, Observed, ObservedPath, ObservedUnit
 from envoymesh.problems import Failed, listed
 from envoymesh.resources import Artifact, Directory, File, Resource, Unit, User, Validation
 
@@ -145,7 +145,9 @@ def _loaded_change(desired: Unit, observed: Observed, changes: Sequence[Change])
         return None
     stats = observed.stats(desired.probe.port)
     missed = [name for name, version in desired.probe.stats.items() if stats.get(name) != version]
-    return _update(desired, f"it runs without the current {listed(missed)}") if missed else None
+    if missed:
+        return _update(desired, f"it runs without the current {listed(missed)}")
+    return _update(desired, "it reports that it goes") if stats.get(LIVE) == "0" else None
 
 
 _REMOVABLE = ("unit", "file", "artifact", "directory", "user")

@@ -30,11 +30,14 @@ class Unit:
     `stamp` names everything that a process must be restarted for. The unit's file sets it in the
     environment; the unit is restarted when the running process has another one, whoever changed what
     and when. `probe` is waited for, on the host, after any change that concerns the unit.
+
+    For `leave_s` seconds an Envoy tells those who check its health that it goes, before its connections are ended.
     """
 
     name: str
     stamp: str
     probe: Probe
+    leave_s: int = 0
 
     @property
     def address(self) -> str:

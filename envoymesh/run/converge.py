@@ -196,11 +196,12 @@ def _ending(lines: Sequence[str]) -> str:
     return next((f.fields[0] for f in frames_from(lines) if f.kind == "end"), "")
 
 
-_LONG = ("artifact", "validate", "restart", "ready")
+_LONG = ("artifact", "validate", "leave", "restart", "ready")
 """Steps that take long enough to be told to everybody."""
 
 _WORDS = {
     **{"artifact": "receives", "validate": "validates", "restart": "starts", "ready": "waits for"},
+    **{"leave": "lets its clients leave", "come_back": "takes clients again:"},
     **{"begin": "takes", "remember": "writes", "user": "makes", "directory": "makes", "stage": "stages"},
     **{"generation": "stages", "commit": "renames", "settle": "has settled", "keep": "keeps", "drop": "drops"},
     **{"reload": "reloads", "enable": "enables", "rename_again": "renames once more", "forget": "forgets"},

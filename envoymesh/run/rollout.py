@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from envoymesh.events import Event, Notify, Outcome, OutcomeKind, end_of
 from envoymesh.model.mesh import Host, HostName
+from envoymesh.plan.leave import leaving
 from envoymesh.plan.rollout import batches, concerns_clients
 from envoymesh.problems import Failed, Problem, listed
 from envoymesh.run.converge import Reading, apply, apply_all, read
@@ -37,10 +38,18 @@ def roll_out(
             if failed > mesh.rollout.max_failed or workspace.stop.is_set():
                 outcomes |= {h: Outcome(h, OutcomeKind.NOT_STARTED, changing[h].plan.changes) for h in batch}
                 continue
+            if number > 1 and (leave_s := _left_for(changing, planned[number - 2])):
+                notify(Event("", f"gives the clients of {_named(planned[number - 2])} {leave_s} s to come back"))
+                workspace.stop.wait(leave_s)
             if len(planned) > 1:
                 notify(Event("", f"batch {number} of {len(planned)}: {_named(batch)}"))
             outcomes |= _changed(workspace, fleet, {h: changing[h] for h in batch}, notify)
     return outcomes
+
+
+def _left_for(readings: Mapping[HostName, Reading], batch: Sequence[HostName]) -> int:
+    """Return for how many seconds clients were told to leave a host of this batch; they need as long to come back."""
+    return max((unit.leave_s for host in batch for unit, _ in leaving(readings[host].plan)), default=0)
 
 
 def _changed(

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from envoymesh.plan.change import Action, Change, HostPlan
+from envoymesh.plan.effects import Effect
 from envoymesh.plan.generation import Run
+from envoymesh.plan.leave import leaving
 from envoymesh.resources import Artifact, Directory, File, Unit, User, Validation
 from envoymesh.wire.audit import entry
 from envoymesh.wire.generation import KEPT, about, encoded
+from envoymesh.wire.leave import IDLE_WITHIN_S, LEAVE
 from envoymesh.wire.lock import WRITER
 
-APPLY_SCRIPT = WRITER + (files("envoymesh.wire") / "apply.sh").read_text(encoding="utf-8")
+APPLY_SCRIPT = WRITER + LEAVE + (files("envoymesh.wire") / "apply.sh").read_text(encoding="utf-8")
 """The bash text of every apply; what it shall do comes on its standard input."""
 
 UNIT_FOLDER = "/etc/systemd/system/"
@@ -106,6 +109,10 @@ def _calls(plan: HostPlan, run: Run | int, parcels: Mapping[str, Parcel]) -> Ite
         parcel = parcel_of(content, hashlib.sha256(content).hexdigest())
         words = ("generation", str(parcel.size), parcel.sha256, about(run, plan.changes))
         yield Call(words, "host:generation", "apply/not-stored", parcel)
+    for unit, effect in leaving(plan):
+        within_s = IDLE_WITHIN_S if effect is Effect.RESTART else 0  # a listener that drains finishes what it has
+        words = ("leave", str(unit.probe.port), str(unit.leave_s), str(within_s))
+        yield Call(words, unit.address, "apply/failed")
     yield Call(("commit",), "host:files", "apply/failed")
     yield from (_deletion(c) for c in deleted if c.address.startswith("unit:"))
     yield from _unit_calls(plan)
@@ -176,6 +183,9 @@ def _unit_calls(plan: HostPlan) -> Iterator[Call]:
                 yield Call(("enable", unit.name), unit.address, "apply/failed")
                 if unit.probe.stats:
                     yield Call(("rename_again", *_watched(plan)), unit.address, "apply/failed")
+                    yield Call(("come_back", str(unit.probe.port)), unit.address, "apply/failed")
+    for unit, _ in leaving(plan):
+        yield Call(("come_back", str(unit.probe.port)), unit.address, "apply/failed")
     for unit in units:
         probe = unit.probe
         texts = (f'{name}: "{value}"' for name, value in probe.stats.items())

@@ -22,6 +22,7 @@ at() {
 }
 
 finish() {
+    nobody_left
     [ ${#STAGED[@]} -gt 0 ] && rm -rf -- "${STAGED[@]}"
     [ -z "$ENTRY" ] || [ ! -d "$KEPT" ] || note "$1" "$ENTRY" || frame unnoted "$(tail -n 1 "$ERRORS" | base64 -w0)"
     rm -rf -- "$WORK"
@@ -198,21 +199,12 @@ restart() {
     enable "$1" && systemctl restart -- "$1"
 }
 
-# answer PORT PATH: puts the HTTP answer into ANSWER; no process is started to learn that nothing listens.
-answer() {
-    ANSWER=
-    { exec 3<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null || return
-    printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$2" 2>/dev/null >&3 &&
-        ANSWER=$(timeout 3 cat <&3 | tr -d '\r\0')
-    exec 3>&-
-}
-
 # loaded PORT TEXT...: every TEXT is a line of Envoy's text stats.
 loaded() {
     local text port=$1
     shift
     [ $# -eq 0 ] && return
-    answer "$port" '/stats?type=TextReadouts'
+    asked "$port" GET '/stats?type=TextReadouts'
     for text in "$@"; do
         case $'\n'$ANSWER$'\n' in *$'\n'"$text"$'\n'*) ;; *) MISSING=$text; return 1 ;; esac
     done
@@ -227,7 +219,7 @@ ready() {
     MISSING=
     before=$(restarts "$unit")
     while [ $SECONDS -le $deadline ]; do
-        answer "$port" "$path"
+        asked "$port" GET "$path"
         status=${ANSWER%%$'\n'*}
         case $status in "HTTP/1.1 200 "*) loaded "$port" "$@" && return ;; esac
         if [ $SECONDS -gt $looked ]; then
