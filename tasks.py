@@ -290,6 +290,28 @@ def scale(c: Context, target: str, lock_wait: str = "", inventory: str = "invent
     return work("scale", inventory, target, lock_wait)
 
 
+@command(
+    tells=True,
+    hosts="hosts, services, `edge`, or globs such as 'front-*'; with commas",
+    force="also where nobody stands in: requests fail until the host is back",
+    lock_wait=LOCK_WAIT,
+    inventory=INVENTORY,
+)
+def reboot(
+    c: Context, hosts: str, force: bool = False, lock_wait: str = "", inventory: str = "inventory.yaml"
+) -> partial[int]:
+    """Boot hosts again, one by one, so that no request is lost.
+
+    A service host is taken out of the front's endpoints first, and finishes what it has; an edge
+    reports first that it goes. A host that nobody could stand in for is refused.
+
+    Example: ./mesh reboot service1-1
+
+    Example: ./mesh reboot service1,front-2
+    """
+    return work("reboot", inventory, hosts, lock_wait, force=force)
+
+
 @command(name="lock-status", limit=LIMIT, json=JSON, inventory=INVENTORY)
 def lock_status(c: Context, limit: str = "", json: bool = False, inventory: str = "inventory.yaml") -> partial[int]:
     """Show which operator changes which hosts now: who, since when, why.

@@ -27,6 +27,7 @@ from envoymesh.run import history as histories
 from envoymesh.run import lifecycle, members, plans, remote
 from envoymesh.run import lock as locks
 from envoymesh.run import provision as provisioning
+from envoymesh.run import reboot as reboots
 from envoymesh.run import status as statuses
 from envoymesh.run.health import await_healthy
 from envoymesh.run.last_run import not_done
@@ -213,6 +214,14 @@ def scale(inventory: str, target: str, lock_wait: str, *, terminal: Terminal) ->
         service, count = members.scale_target(workspace.mesh, target)
         outcomes = members.scale(workspace, service, count, terminal.notify)
     return _show(outcomes, terminal, _completed_by(f"./mesh scale {target}", outcomes))
+
+
+def reboot(inventory: str, hosts: str, lock_wait: str, *, force: bool, terminal: Terminal) -> ExitCode:
+    """Boot hosts again, one after the other."""
+    with _writing(inventory, message=f"reboot {hosts}", lock_wait=lock_wait) as workspace:
+        outcomes = reboots.reboot(workspace, _limited(workspace, hosts), terminal.notify, force=force)
+    left = ",".join(o.host for o in outcomes if o.kind is OutcomeKind.NOT_STARTED)
+    return _show(outcomes, terminal, f"./mesh reboot {left}" if left else "")
 
 
 def _completed_by(command: str, outcomes: Sequence[Outcome]) -> str:

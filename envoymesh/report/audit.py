@@ -39,6 +39,8 @@ def merged(logs: Logs, last: int) -> list[tuple[HostName, Entry]]:
 def _what(entry: Entry) -> str:
     if entry.what == "lock release":
         return "lock taken from its holder"
+    if entry.what == "reboot":
+        return "reboot"
     taken_back = " taken back" if entry.what == "take-back" else ""
     return counted(len(entry.changes), "change") + taken_back + _ENDINGS.get(entry.ending, f": {entry.ending}")
 

@@ -75,6 +75,12 @@ class Fleet:
             raise Failed(Problem("run/interrupted", "interrupted", host, now=f"{host}: nothing more is sent to it"))
         return self._sessions[host]
 
+    def forget(self, host: HostName) -> None:
+        """Close the connection to `host`, if there is one; the next use of it opens another."""
+        session = self._sessions.pop(host, None)
+        if session is not None:
+            session.close()
+
     def executions(self) -> dict[HostName, int]:
         """Return how many commands each connected host was given."""
         return {host: session.executions for host, session in self._sessions.items()}

@@ -1,12 +1,9 @@
 """Service hosts that come and go: ready before the front learns of them, forgotten by it before they stop."""
 
-import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from ipaddress import IPv4Address
-from urllib.parse import quote
 
 from envoymesh.events import Event, Notify, Outcome, OutcomeKind, failed_outcome
 from envoymesh.model.edit import new_addresses, new_names, with_host, without_host
@@ -14,11 +11,12 @@ from envoymesh.model.inventory import NAME_RULE, is_name
 from envoymesh.model.mesh import Host, HostName, Mesh, ServiceName
 from envoymesh.model.ports import ADMIN_PORT
 from envoymesh.problems import Failed, Problem, did_you_mean, listed
-from envoymesh.run.converge import Reading, apply_all, read
+from envoymesh.run.converge import Reading, apply_all
 from envoymesh.run.health import await_healthy
 from envoymesh.run.lock import read_to_change
 from envoymesh.run.provision import provision
 from envoymesh.run.workspace import Workspace, host_named
+from envoymesh.wire.leave import IDLE_WITHIN_S, idle_script
 
 
 @dataclass(frozen=True)
@@ -167,23 +165,12 @@ def remove(workspace: Workspace, names: Sequence[str], notify: Notify) -> list[O
     return outcomes
 
 
-IDLE_WITHIN_S = 300 + 15 + 1
-"""Longer than a front lets a request take to arrive and to be answered (templates/front/lds.yaml.j2, rds.yaml.j2)."""
-
-REQUESTS = "/stats?filter=" + quote(r"^http\.ingress_http\.downstream_rq_active$")
-
-
 def _await_idle(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> None:
     """Wait until the sidecars of hosts that get no new requests have answered those that they have."""
-    asked = (ADMIN_PORT, REQUESTS)
-    deadline = time.monotonic() + IDLE_WITHIN_S
 
     def wait(host: HostName) -> None:
         notify(Event(host, "finishes the requests that it has"))
-        while re.search(r": [1-9]", read(fleet, host, (), [asked]).observed.answers[asked].body):
-            if time.monotonic() > deadline:
-                return
-            time.sleep(0.1)
+        fleet.session(host).exec(idle_script(ADMIN_PORT), timeout_s=IDLE_WITHIN_S + 60)
 
     with workspace.fleet(hosts) as fleet:
         fleet.each([h.name for h in hosts], wait)  # one that is out of reach answers nothing anyway

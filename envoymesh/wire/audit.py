@@ -30,6 +30,11 @@ def release_entry(run: Run) -> str:
     return _line("lock release", run, [])
 
 
+def reboot_entry(run: Run) -> str:
+    """Return what the log will say of a reboot; the host adds when."""
+    return _line("reboot", run, [])
+
+
 def _line(what: str, run: Run, changes: list[str]) -> str:
     return json.dumps({"what": what, "run": run.name, "who": run.who, "why": run.why, "changes": changes})
 

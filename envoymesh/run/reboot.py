@@ -1,0 +1,214 @@
+"""Reboot: hosts one after the other, each left by its clients first and back with them in the end."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from envoymesh.events import Event, Notify, Outcome, OutcomeKind, end_of, failed_outcome
+from envoymesh.model.mesh import Host, HostName, Mesh
+from envoymesh.model.ports import ADMIN_PORT
+from envoymesh.problems import Failed, Problem, listed
+from envoymesh.resources import Unit
+from envoymesh.run import envoy
+from envoymesh.run.converge import Reading, read
+from envoymesh.run.fleet import Fleet
+from envoymesh.run.health import ailments, await_healthy
+from envoymesh.run.interrupt import first_one_stops
+from envoymesh.run.lock import read_to_change
+from envoymesh.run.provision import converge, desired_of
+from envoymesh.run.workspace import Workspace
+from envoymesh.wire.leave import IDLE_WITHIN_S
+from envoymesh.wire.reboot import BOOTED_SCRIPT, boot_from, reboot_script, reboots
+
+BACK_WITHIN_S = 900
+"""How long a machine may take to boot: a server that tests its memory needs minutes."""
+
+READY_WITHIN_S = 120
+"""How long its units may take after that."""
+
+TOLD_EVERY_S = 15
+
+SERVER = (ADMIN_PORT, envoy.SERVER_INFO)
+
+
+def reboot(workspace: Workspace, hosts: Sequence[Host], notify: Notify, *, force: bool = False) -> list[Outcome]:
+    """Boot `hosts` again, one after the other; after one that fails no other is begun.
+
+    A service host is taken out of every front first and finishes what it has; afterwards it is entered again, and done
+    once every front finds it healthy. An edge reports first that it goes. What is cut off is completed by `provision`,
+    as the inventory has the host all the time. After Ctrl-C the host in hand is seen to its end.
+
+    A host that nobody could stand in for is refused, unless `force`: then its requests fail until it is back.
+
+    Raises:
+        Failed: another has the lock of a host or of an edge.
+    """
+    mesh = workspace.mesh
+    concerned = [*hosts, *(e for e in mesh.edges if e not in hosts)]
+    outcomes: list[Outcome] = []
+    with workspace.fleet(concerned, notify) as fleet, first_one_stops(workspace.stop, notify):
+        locked = read_to_change(workspace, fleet, {h.name: () for h in concerned}, notify)
+        in_hand = replace(workspace, stop=threading.Event())
+        for number, host in enumerate(hosts):
+            if workspace.stop.is_set() or not all(o.ok for o in outcomes):
+                outcomes.append(Outcome(host.name, OutcomeKind.NOT_STARTED))
+                continue
+            if number and hosts[number - 1].is_edge:
+                _let_clients_return(workspace, hosts[number - 1], notify)
+            reading = locked[host.name]
+            if isinstance(reading, Problem):
+                outcomes.append(failed_outcome(host.name, reading))
+            else:
+                outcomes.append(_rebooted(in_hand, fleet, host, notify, force=force))
+            notify(end_of(outcomes[-1]))
+    return outcomes
+
+
+def _let_clients_return(workspace: Workspace, edge: Host, notify: Notify) -> None:
+    notify(Event(edge.name, f"gives its clients {workspace.mesh.leave_s} s to come back"))
+    workspace.stop.wait(workspace.mesh.leave_s)
+
+
+def _rebooted(workspace: Workspace, fleet: Fleet, host: Host, notify: Notify, *, force: bool) -> Outcome:
+    try:
+        stands_in = _stands_in(workspace.mesh, fleet, host)
+        if not stands_in and not force:
+            raise Failed(_nobody_else(host))
+        (_edge if host.is_edge else _service_host)(workspace, fleet, host, notify, stands_in=stands_in)
+    except Failed as failed:
+        return failed_outcome(host.name, failed.problems[0])
+    return Outcome(host.name, OutcomeKind.CHANGED)
+
+
+def _stands_in(mesh: Mesh, fleet: Fleet, host: Host) -> bool:
+    """Return whether another edge serves, or every front that answers finds another host of the service healthy."""
+    if host.service is None:
+        others = [e.name for e in mesh.edges if e != host]
+        asked = fleet.each(others, lambda edge: read(fleet, edge, (), [SERVER]))
+        return any(isinstance(r, Reading) and envoy.server(r.observed).state == "LIVE" for r in asked.values())
+    members = [h for h in mesh.hosts_of(host.service) if h != host]
+    found, _ = ailments(fleet, mesh.edges, members)
+    return any(found.get(h.name) == "" for h in members)
+
+
+def _edge(workspace: Workspace, fleet: Fleet, host: Host, notify: Notify, *, stands_in: bool) -> None:
+    leave_s = workspace.mesh.leave_s if stands_in else 0
+    if leave_s:
+        notify(Event(host.name, f"reports that it goes, and waits {leave_s} s for its clients to leave"))
+    _boot_again(workspace, fleet, host, (leave_s, IDLE_WITHIN_S if stands_in else 0), notify)
+    _await_ready(workspace, fleet, host, notify)
+
+
+def _service_host(workspace: Workspace, fleet: Fleet, host: Host, notify: Notify, *, stands_in: bool) -> None:
+    mesh = workspace.mesh
+    if stands_in:
+        without = replace(mesh, hosts={n: h for n, h in mesh.hosts.items() if h != host})
+        _tell_fronts(replace(workspace, mesh=without), fleet, host, notify)
+        notify(Event(host.name, "finishes the requests that it has"))
+    _boot_again(workspace, fleet, host, (0, IDLE_WITHIN_S if stands_in else 0), notify)
+    _await_ready(workspace, fleet, host, notify)
+    if stands_in:
+        _tell_fronts(workspace, fleet, host, notify)
+    await_healthy(workspace, [host], notify)
+
+
+def _tell_fronts(workspace: Workspace, fleet: Fleet, host: Host, notify: Notify) -> None:
+    """Let every front have the members that the mesh of this workspace has.
+
+    Raises:
+        Failed: one could not be told.
+    """
+    told = converge(workspace, fleet, desired_of(workspace, workspace.mesh.edges), notify)
+    problems = [o.problem for o in told.values() if o.problem is not None]
+    if problems:
+        what = f"not every front could be told of `{host.name}`"
+        saw = tuple(f"{p.at}: {p.what}" for p in problems)
+        now = f"{host.name}: its service is running; some front may send it nothing"
+        hint = "./mesh provision    then, once that is done, the same command"
+        raise Failed(Problem("reboot/front-not-told", what, host.name, saw, now, hint, problems[0].exit_code))
+
+
+def _boot_again(workspace: Workspace, fleet: Fleet, host: Host, seconds: tuple[int, int], notify: Notify) -> None:
+    """Boot a host, which has some `seconds` to be left and to finish what it has; return once it is another start."""
+    before = _start_of(fleet, host.name)
+    lines = list[str]()
+    try:
+        script = reboot_script(workspace.run, ADMIN_PORT, *seconds)
+        fleet.session(host.name).exec(script, on_line=lines.append, timeout_s=sum(seconds) + 60.0)
+    except Failed:
+        if not reboots(lines):
+            raise
+    if not reboots(lines):
+        what, now = f"the lock of `{host.name}` was taken from this run", f"{host.name}: it runs on, and serves"
+        raise Failed(
+            Problem("lock/lost", what, host.name, now=now, hint="./mesh lock-status    then: ./mesh provision")
+        )
+    fleet.forget(host.name)
+    _await_start(fleet, host, before, notify)
+
+
+def _start_of(fleet: Fleet, host: HostName) -> str:
+    executed = fleet.session(host).exec(BOOTED_SCRIPT, timeout_s=30)
+    return boot_from(host, executed.stdout.decode(errors="replace").split("\n"))
+
+
+def _await_start(fleet: Fleet, host: Host, before: str, notify: Notify) -> None:
+    """Wait until the host has another start than `before`."""
+    notify(Event(host.name, "boots"))
+    began = told = time.monotonic()
+    saw = "it is still there"
+    while time.monotonic() < began + BACK_WITHIN_S:
+        try:
+            if _start_of(fleet, host.name) != before:
+                return
+        except Failed as failed:
+            saw = failed.problems[0].what
+        fleet.forget(host.name)
+        if time.monotonic() > told + TOLD_EVERY_S:
+            told = time.monotonic()
+            notify(Event(host.name, f"is not back after {told - began:.0f} s: {saw}"))
+        time.sleep(0.5)
+    raise Failed(_not_back(host, f"not within {BACK_WITHIN_S} s", saw))
+
+
+def _await_ready(workspace: Workspace, fleet: Fleet, host: Host, notify: Notify) -> None:
+    """Wait until all units of the host serve, with its lock taken once more."""
+    notify(Event(host.name, "waits for its units"))
+    units = [r for r in desired_of(workspace, [host])[host.name] if isinstance(r, Unit)]
+    asked = {u.name: (u.probe.port, u.probe.path) for u in units}
+    deadline = time.monotonic() + READY_WITHIN_S
+    while True:
+        answers = read(fleet, host.name, (), tuple(asked.values()), run=workspace.run).observed.answers
+        missing = [name for name, question in asked.items() if answers[question].status != 200]
+        if not missing:
+            return
+        if time.monotonic() > deadline:
+            raise Failed(_not_back(host, f"{listed(missing)} did not become ready within {READY_WITHIN_S} s"))
+        time.sleep(0.2)
+
+
+def _nobody_else(host: Host) -> Problem:
+    if host.service is None:
+        what, way = f"no other edge serves while `{host.name}` boots", "add an edge to inventory.yaml, then: ./mesh up"
+    else:
+        what = f"no other host of `{host.service}` is healthy while `{host.name}` boots"
+        way = f"add one first: ./mesh add-service-host {host.service}"
+    return Problem(
+        code="reboot/nobody-else",
+        what=what,
+        at=host.name,
+        now="it was not rebooted, and serves",
+        hint=f"{way}\nor accept that requests fail until it is back: ./mesh reboot {host.name} --force",
+    )
+
+
+def _not_back(host: Host, *saw: str) -> Problem:
+    return Problem(
+        code="reboot/not-back",
+        what=f"`{host.name}` has not come back from its reboot as it was",
+        at=host.name,
+        saw=saw,
+        now=f"{host.name}: it gets no requests; the others of its kind serve",
+        hint=f'look at it: ./mesh exec {host.name} "systemctl --failed"    once it runs: ./mesh provision',
+    )

@@ -1,0 +1,86 @@
+"""Hosts that boot again: nobody notices where another host stands in, and nothing happens where none does."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.labs import eventually
+from tests.load import load
+from tests.meshes import TestMesh, document
+
+BOOT = "cat /proc/sys/kernel/random/boot_id"
+
+
+@pytest.fixture
+def two(lab: TestMesh) -> Iterator[TestMesh]:
+    """The mesh with two hosts of service1."""
+    lab.run("scale", "service1=2")
+    yield lab
+    lab.run("scale", "service1=1")
+
+
+def boots(mesh: TestMesh) -> dict[str, str]:
+    return {name: mesh.on(name, BOOT).strip() for name in mesh.workspace.mesh.hosts}
+
+
+def test_hosts_of_a_service_boot_again_one_after_the_other_and_no_client_notices(two: TestMesh) -> None:
+    before = boots(two)
+    with load(two, "GET", "POST") as answers:
+        done = two.run("reboot", "service1")
+        after = answers.total()
+        eventually(lambda: answers.total() > after + 200, what="requests after both came back")
+    assert set(answers) == {"GET 200", "POST 405"}, answers
+    now = boots(two)
+    assert {name for name in now if now[name] != before[name]} == {"service1-1", "service1-2"}
+    told = [
+        line.split(maxsplit=1)[1] for line in done.stderr.splitlines() if re.search(r"service1-\d +(boots|done)", line)
+    ]
+    assert [re.sub(" +", " ", line) for line in told] == [
+        *("service1-1 boots", "service1-1 done", "service1-2 boots", "service1-2 done"),
+    ]
+    two.run("plan")
+    assert two.hostnames("service1") == {"service1-1", "service1-2"}
+    last = document(two.run("audit", "--limit", "service1-1", "--json").stdout)["entries"][0]
+    assert (last["what"], last["ending"], last["why"]) == ("reboot", "done", "reboot service1")
+
+
+def test_a_host_that_nobody_stands_in_for_is_not_rebooted_unless_that_is_wanted(lab: TestMesh) -> None:
+    before = boots(lab)
+    for host, way in (("service1-1", "add-service-host service1"), ("front-envoy", "add an edge")):
+        refused = lab.run("reboot", host, code=1)
+        assert "problem reboot/nobody-else: " in refused.stderr
+        assert way in refused.stderr
+        assert f"./mesh reboot {host} --force" in refused.stderr
+    assert boots(lab) == before
+    lab.run("reboot", "service1-1,front-envoy", "--force")
+    now = boots(lab)
+    assert {name for name in now if now[name] != before[name]} == {"service1-1", "front-envoy"}
+    eventually(lambda: lab.get("/service/1")[0] == 200)
+    lab.run("plan")
+
+
+def test_a_host_is_not_rebooted_where_the_other_one_is_not_healthy(two: TestMesh) -> None:
+    before = boots(two)
+    two.on("service1-2", "systemctl stop envoymesh-app")
+    try:
+        eventually(lambda: two.hostnames("service1") == {"service1-1"})
+        assert "problem reboot/nobody-else: " in two.run("reboot", "service1-1", code=1).stderr
+    finally:
+        two.on("service1-2", "systemctl start envoymesh-app")
+    assert boots(two) == before
+
+
+def test_a_reboot_that_is_cut_off_is_completed_by_provision(two: TestMesh) -> None:
+    with load(two, "GET", "POST") as answers:
+        process = two.start("reboot", "service1-2")
+        assert process.stderr is not None
+        for line in process.stderr:
+            if re.search(r"service1-2 +boots", line):
+                break
+        process.kill()
+        process.communicate()
+        assert two.hostnames("service1") == {"service1-1"}
+        eventually(lambda: two.run("provision", code=None).returncode == 0, within_s=60, what="the host is back")
+        eventually(lambda: two.hostnames("service1") == {"service1-1", "service1-2"})
+    assert set(answers) == {"GET 200", "POST 405"}, answers
