@@ -5,10 +5,11 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import contestants, environment
+from benchmarks import contestants, environment, path
 from benchmarks.cases import (
     ALL_OF_IT,
     ANSIBLE,
@@ -31,6 +32,7 @@ from benchmarks.hosts import ROOT, Hosts, far_from, hosts, in_tens, missing
 from benchmarks.measure import NOTHING_WRITTEN, Command, peak_mib, run
 from benchmarks.report import document, terminal
 from benchmarks.samples import Series, rounds
+from benchmarks.traffic import Traffic
 from envoymesh.events import Event, Notify
 from envoymesh.problems import Failed, Problem, did_you_mean
 from envoymesh.report.terminal import Terminal, say
@@ -280,6 +282,22 @@ def _measure_list(runs: int, notify: Notify) -> Measured:
     return _interleaved(samplers, runs, notify)
 
 
+def _measure_path(runs: int, notify: Notify) -> Measured:
+    with _given("path", 2, notify) as made:
+        _provision(made, notify)
+        traffic = Traffic(made)
+        traffic.start_sandbox()
+        turns = {f"{who}, {n}": (who, n) for n in path.CONNECTIONS for who in path.CONTESTANTS}
+        _warm({name: partial(traffic.sample, *turn) for name, turn in turns.items()}, notify)
+        samples: dict[str, list[float]] = {}
+        for number, names in enumerate(rounds(list(turns), runs), 1):
+            notify(Event("", f"round {number} of {runs}"))
+            for name in names:
+                for series, value in traffic.sample(*turns[name]).items():
+                    samples.setdefault(series, []).append(value)
+        return {name: Series(tuple(values), path.unit(name)) for name, values in samples.items()}
+
+
 def _warm(samplers: Mapping[str, Sampler], notify: Notify) -> None:
     notify(Event("", "each once, unmeasured"))
     for sampler in samplers.values():
@@ -294,6 +312,7 @@ _MEASURES: Mapping[str, Callable[[int, Notify], Measured]] = {
     "far": _measure_far,
     "planning": _measure_planning,
     "list": _measure_list,
+    "path": _measure_path,
 }
 
 _WITHOUT_HOSTS = ("planning", "list")

@@ -1,8 +1,9 @@
 """Cases: what is measured, and what must be reached."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmarks import path
 from benchmarks.samples import Series, medians
 
 OURS, FLOOR, PYINFRA, ANSIBLE = "envoymesh", "floor", "pyinfra", "ansible-core"
@@ -40,12 +41,16 @@ class Bar:
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the benchmark; `bars` makes of the medians what must be reached."""
+    """One row of the benchmark; `bars` makes of the medians what must be reached.
+
+    `table` makes head and rows of what was measured, where one line for each contestant would not tell it.
+    """
 
     name: str
     title: str
     how: str
     bars: Callable[[Medians], list[Bar]]
+    table: tuple[Sequence[str], Callable[[Mapping[str, Series]], list[Sequence[str]]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,19 @@ def _planning(of: Medians) -> list[Bar]:
     ]
 
 
+def _path(of: Medians) -> list[Bar]:
+    return [
+        Bar(
+            f"as many requests as the sandbox, {connections} open",
+            path.requests(of, path.MESH, connections) / path.requests(of, path.SANDBOX, connections),
+            1,
+            TIMES,
+            at_least=True,
+        )
+        for connections in path.CONNECTIONS
+    ]
+
+
 def _list(of: Medians) -> list[Bar]:
     return [Bar("whole process", of[OURS], 0.4, " s")]
 
@@ -150,5 +168,15 @@ CASES = {
             _planning,
         ),
         Case("list", "`invoke --list`", "Listing the tasks.", _list),
+        Case(
+            "path",
+            "the data path",
+            "A client (wrk, plain HTTP/1.1 with keep-alive) beside the hosts sends requests through front and sidecar "
+            "to the application; to the application alone, from its own host; and through the front and sidecar of "
+            "Envoy's front-proxy sandbox, which run beside the mesh's from the same binary, with one worker each as "
+            "well, and lead to the same application. Medians; a run counts if no request has failed.",
+            _path,
+            (path.HEAD, path.rows),
+        ),
     )
 }

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks.cases import OURS, Bar, Result
-from benchmarks.samples import Series
+from benchmarks.samples import Series, ratio
 
 INTRODUCTION = """\
 # Benchmarks
@@ -38,21 +38,22 @@ def figure(value: float, unit: str) -> str:
     return f"{value:.{digits}f} {unit}"
 
 
-def ratio(value: float, unit: str) -> str:
-    """Return a figure of a bar: `1.62 times`, `104 MiB`."""
-    digits = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
-    return f"{value:.{digits}f}{unit}"
-
-
 def terminal(results: Sequence[Result]) -> str:
     """Return the tables for a terminal."""
     return "\n\n".join(_terminal(result) for result in results) + "\n"
 
 
 def _terminal(result: Result) -> str:
-    times = [_time_row(result, name, series) for name, series in result.measured.items()]
     bars = [_bar_row(bar) for bar in result.bars]
-    return "\n".join([result.case.title.replace("`", ""), *_columns(TIME_HEAD, times), "", *_columns(BAR_HEAD, bars)])
+    return "\n".join([result.case.title.replace("`", ""), *_columns(*_table(result)), "", *_columns(BAR_HEAD, bars)])
+
+
+def _table(result: Result) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """Return head and rows of what was measured."""
+    if result.case.table:
+        head, rows = result.case.table
+        return head, rows(result.measured)
+    return TIME_HEAD, [_time_row(result, name, series) for name, series in result.measured.items()]
 
 
 TIME_HEAD = (f"{OURS} is", "contestant", "median", "min", "max", "runs")
@@ -103,9 +104,8 @@ def document(results: Sequence[Result], box: str, notes: Mapping[str, str]) -> s
 
 
 def _section(result: Result, note: str) -> str:
-    rows = [_time_row(result, name, series) for name, series in result.measured.items()]
     title = result.case.title
-    text = f"## {title[0].upper()}{title[1:]}\n\n{filled(result.case.how)}\n\n{_markdown(TIME_HEAD, rows)}"
+    text = f"## {title[0].upper()}{title[1:]}\n\n{filled(result.case.how)}\n\n{_markdown(*_table(result))}"
     return f"{text}\n{note.strip()}\n" if note else text
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Series:
     """Repeated measurements of one thing, in the order in which they were taken; there is at least one.
 
-    `unit` is `s` or `MiB`.
+    `unit` is `s`, `MiB`, or one that is printed as it is.
     """
 
     values: tuple[float, ...]
@@ -43,3 +43,9 @@ def rounds(names: Sequence[str], runs: int) -> list[tuple[str, ...]]:
     comes after the same one.
     """
     return [(*names[i % len(names) :], *names[: i % len(names)]) for i in range(runs)]
+
+
+def ratio(value: float, unit: str) -> str:
+    """Return a figure with three digits, and its unit: `1.62 times`, `104 MiB`."""
+    digits = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{digits}f}{unit}"

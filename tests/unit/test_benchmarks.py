@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import planning
+from benchmarks import path, planning
 from benchmarks.cases import (
     ANSIBLE,
     CASES,
@@ -146,3 +146,22 @@ def test_peers_are_told_the_same_hosts_and_check_their_keys() -> None:
     ini.read_string(ansible_inventory(hosts, key, known))
     assert dict(ini["all"]) == {f"{name} ansible_host": address for name, address in hosts.items()}
     assert "StrictHostKeyChecking=yes" in ini["all:vars"]["ansible_ssh_common_args"]
+
+
+def test_the_data_path_has_a_line_for_each_contestant_and_must_be_as_fast_as_the_sandbox() -> None:
+    measured = {
+        path.key(contestant, connections, figure): Series((value, value + 1, value + 2), path.FIGURES[figure])
+        for contestant, value in ((path.APPLICATION, 40.0), (path.SANDBOX, 9.0), (path.MESH, 10.0))
+        for connections in path.CONNECTIONS
+        for figure in path.FIGURES
+        if contestant != path.APPLICATION or figure in ("requests", "p50", "p99", "app")
+    }
+    result = Result(CASES["path"], measured)
+    assert [(bar.met, round(bar.measured, 2)) for bar in result.bars] == [(True, 1.1)] * 3
+    lines = terminal([result]).splitlines()
+    assert [line for line in lines if line.startswith("  32 ")] == [
+        "  32    application alone  41.0 /s   41.0 ms  41.0 ms  -            41.0 µs  -           -",
+        "  32    sandbox            10.0 /s   10.0 ms  10.0 ms  10.0 µs      10.0 µs  10.0 MiB    10.0 MiB",
+        "  32    envoymesh          11.0 /s   11.0 ms  11.0 ms  11.0 µs      11.0 µs  11.0 MiB    11.0 MiB",
+    ]
+    assert max(map(len, lines)) <= 100

@@ -1,0 +1,54 @@
+"""The data path's case: its figures by contestant and number of connections, what must be reached, and its table."""
+
+from collections.abc import Mapping, Sequence
+
+from benchmarks.samples import Series, ratio
+
+APPLICATION, SANDBOX, MESH = "application alone", "sandbox", "envoymesh"
+CONTESTANTS = (APPLICATION, SANDBOX, MESH)
+CONNECTIONS = (1, 32, 256)
+
+FIGURES = {
+    "requests": " /s",
+    "p50": " ms",
+    "p99": " ms",
+    "envoys": " µs",
+    "app": " µs",
+    "front": " MiB",
+    "sidecar": " MiB",
+}
+"""Each figure and its unit: requests per second, their times, processor time of both Envoys and of the application for
+each request, memory (RSS) of each Envoy."""
+
+HEAD = ("open", "contestant", "requests", "p50", "p99", "CPU: Envoys", "app", "RSS: front", "sidecar")
+
+
+def key(contestant: str, connections: int, figure: str) -> str:
+    """Return the name of a series."""
+    return f"{contestant}, {connections} connections, {figure}"
+
+
+def unit(series: str) -> str:
+    """Return the unit of a series."""
+    return FIGURES[series.rpartition(", ")[2]]
+
+
+def requests(of: Mapping[str, float], contestant: str, connections: int) -> float:
+    """Return how many requests per second a contestant answers."""
+    return of[key(contestant, connections, "requests")]
+
+
+def rows(measured: Mapping[str, Series]) -> list[Sequence[str]]:
+    """Return a line for each number of connections and each contestant, with medians."""
+    return [
+        (str(connections), contestant, *(_cell(measured, contestant, connections, figure) for figure in FIGURES))
+        for connections in CONNECTIONS
+        for contestant in CONTESTANTS
+    ]
+
+
+def _cell(measured: Mapping[str, Series], contestant: str, connections: int, figure: str) -> str:
+    series = measured.get(key(contestant, connections, figure))
+    if series is None:
+        return "-"
+    return ratio(series.median, series.unit)
