@@ -392,7 +392,7 @@ def test(c: Context, layer: str = "") -> partial[int]:
 
 
 @command(
-    case="which rows: nothing, everything, fleet, far, planning, list, path, separated by commas; otherwise all",
+    case="which of nothing, everything, fleet, far, planning, list, path, settings, with commas; otherwise all",
     runs="how often each contestant runs; its median counts",
 )
 def bench(c: Context, case: str = "", runs: int = 5) -> partial[int]:

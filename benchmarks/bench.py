@@ -33,6 +33,7 @@ from benchmarks.measure import NOTHING_WRITTEN, Command, peak_mib, run
 from benchmarks.report import document, terminal
 from benchmarks.samples import Series, rounds
 from benchmarks.traffic import Traffic
+from benchmarks.variants import VARIANTS
 from envoymesh.events import Event, Notify
 from envoymesh.problems import Failed, Problem, did_you_mean
 from envoymesh.report.terminal import Terminal, say
@@ -287,15 +288,33 @@ def _measure_path(runs: int, notify: Notify) -> Measured:
         _provision(made, notify)
         traffic = Traffic(made)
         traffic.start_sandbox()
-        turns = {f"{who}, {n}": (who, n) for n in path.CONNECTIONS for who in path.CONTESTANTS}
-        _warm({name: partial(traffic.sample, *turn) for name, turn in turns.items()}, notify)
-        samples: dict[str, list[float]] = {}
-        for number, names in enumerate(rounds(list(turns), runs), 1):
-            notify(Event("", f"round {number} of {runs}"))
-            for name in names:
-                for series, value in traffic.sample(*turns[name]).items():
-                    samples.setdefault(series, []).append(value)
-        return {name: Series(tuple(values), path.unit(name)) for name, values in samples.items()}
+        turns = [partial(traffic.sample, who, n) for n in path.CONNECTIONS for who in path.CONTESTANTS]
+        return _in_turn(turns, runs, notify)
+
+
+def _measure_settings(runs: int, notify: Notify) -> Measured:
+    with _given("settings", 2, notify) as made:
+        _provision(made, notify)
+        traffic = Traffic(made)
+        traffic.start_sandbox()
+
+        def variant(name: str) -> Mapping[str, float]:
+            with traffic.changed(VARIANTS[name]):
+                return traffic.sample(path.MESH, path.OPEN, name)
+
+        whole = [partial(traffic.sample, who, path.OPEN) for who in (path.MESH, path.SANDBOX)]
+        return _in_turn([*whole, *(partial(variant, name) for name in VARIANTS)], runs, notify)
+
+
+def _in_turn(turns: Sequence[Sampler], runs: int, notify: Notify) -> Measured:
+    """Take a sample of each in turn, after one of each that does not count."""
+    samples: dict[str, list[float]] = {}
+    for number, order in enumerate(rounds(range(len(turns)), runs + 1)):
+        notify(Event("", f"round {number} of {runs}" if number else "each once, unmeasured"))
+        for turn in order:
+            for series, value in turns[turn]().items():
+                samples.setdefault(series, []).append(value)
+    return {name: Series(tuple(values[1:]), path.unit(name)) for name, values in samples.items()}
 
 
 def _warm(samplers: Mapping[str, Sampler], notify: Notify) -> None:
@@ -313,6 +332,7 @@ _MEASURES: Mapping[str, Callable[[int, Notify], Measured]] = {
     "planning": _measure_planning,
     "list": _measure_list,
     "path": _measure_path,
+    "settings": _measure_settings,
 }
 
 _WITHOUT_HOSTS = ("planning", "list")

@@ -178,5 +178,14 @@ CASES = {
             _path,
             (path.HEAD, path.rows),
         ),
+        Case(
+            "settings",
+            "what the data path's settings cost",
+            f"The mesh's configuration, and the same without one of its settings at a time, over {path.OPEN} "
+            "connections, beside the sandbox's on the same hosts. CPU is the processor time of both Envoys for each "
+            "request.",
+            lambda of: [],
+            (path.SETTINGS_HEAD, path.settings_rows),
+        ),
     )
 }

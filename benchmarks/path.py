@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from benchmarks.samples import Series, ratio
+from benchmarks.variants import VARIANTS
 
 APPLICATION, SANDBOX, MESH = "application alone", "sandbox", "envoymesh"
 CONTESTANTS = (APPLICATION, SANDBOX, MESH)
@@ -21,6 +22,17 @@ FIGURES = {
 each request, memory (RSS) of each Envoy."""
 
 HEAD = ("open", "contestant", "requests", "p50", "p99", "CPU: Envoys", "app", "RSS: front", "sidecar")
+
+
+SETTINGS_HEAD = ("configuration", "requests", "p50", "p99", "CPU: Envoys")
+OPEN = 32
+"""How many connections there are when single settings are compared."""
+
+
+def settings_rows(measured: Mapping[str, Series]) -> list[Sequence[str]]:
+    """Return a line for the mesh's configuration, each variant of it, and the sandbox's, with medians."""
+    figures = ("requests", "p50", "p99", "envoys")
+    return [(name, *(_cell(measured, name, OPEN, f) for f in figures)) for name in (MESH, *VARIANTS, SANDBOX)]
 
 
 def key(contestant: str, connections: int, figure: str) -> str:

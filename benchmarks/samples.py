@@ -3,6 +3,9 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def medians(measured: Mapping[str, Series]) -> dict[str, float]:
     return {name: series.median for name, series in measured.items()}
 
 
-def rounds(names: Sequence[str], runs: int) -> list[tuple[str, ...]]:
+def rounds(names: Sequence[T], runs: int) -> list[tuple[T, ...]]:
     """Return who runs in which order, round by round.
 
     Each runs once a round, so that noise hits all the same, and each round begins with another, so that nobody always

@@ -1,20 +1,26 @@
 """Traffic: requests over the data path, and what they cost the processes on it."""
 
+import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from string import Template
+
+from ruamel.yaml import YAML
 
 from benchmarks.contestants import PAYLOAD
 from benchmarks.hosts import ROOT, Hosts, entering
 from benchmarks.measure import NOTHING_WRITTEN, Command, run
 from benchmarks.path import APPLICATION, FIGURES, MESH, SANDBOX, key
+from benchmarks.variants import FILES, Edit
 from envoymesh.problems import Failed, Problem
 
 FRONT, SIDECAR = "front-envoy", "service1-1"
 SECONDS = 3
 PATH = "/service/1"
+CONFIG = "/etc/envoymesh"
 TICKS_PER_S = 100
 """proc(5) counts processor time in these (USER_HZ)."""
 
@@ -30,6 +36,18 @@ for unit in {units}; do
     [ "$pid" != 0 ] || exit 1
     echo "$(cut -d ' ' -f 14,15 /proc/$pid/stat) $(grep VmRSS: /proc/$pid/status | tr -dc 0-9)"
 done
+"""
+
+
+PUT = """\
+cat > {path}.new && chmod 0644 {path}.new && mv {path}.new {path}
+for i in $(seq 100); do
+    exec 3<>/dev/tcp/127.0.0.1/8001
+    printf 'GET /stats?type=TextReadouts HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3
+    ! grep -aq '"{version}"' <&3 || exit 0
+    sleep 0.05
+done
+exit 1
 """
 
 
@@ -66,8 +84,25 @@ class Traffic:
             )
             self._on(host, script, text)
 
-    def sample(self, contestant: str, connections: int) -> Mapping[str, float]:
-        """Send requests for some seconds; return each figure under its series' name.
+    @contextmanager
+    def changed(self, edit: Edit) -> Iterator[None]:
+        """Have front and sidecar work with files that are changed in this way; they get theirs back in the end."""
+        before = {path: self._on(_host_of(path), f"cat {CONFIG}/{path}") for path in FILES}
+        after = {path: _edited(path, text, edit) for path, text in before.items()}
+        differing = [path for path in FILES if after[path] != _edited(path, before[path], lambda path, content: None)]
+        try:
+            self._put({path: after[path] for path in differing})
+            yield
+        finally:
+            self._put({path: before[path] for path in differing})
+
+    def _put(self, texts: Mapping[str, str]) -> None:
+        for path, text in texts.items():
+            version = YAML(typ="safe", pure=True).load(text)["version_info"]
+            self._on(_host_of(path), PUT.format(path=f"{CONFIG}/{path}", version=version), text)
+
+    def sample(self, contestant: str, connections: int, name: str = "") -> Mapping[str, float]:
+        """Send requests for some seconds; return each figure under its series' name: the contestant's, or another one.
 
         Raises:
             Failed: a request failed, or none was answered.
@@ -83,7 +118,7 @@ class Traffic:
         figures["app"] = each[-1]
         if contestant != APPLICATION:
             figures |= {"envoys": each[0] + each[1], "front": after[0].mib, "sidecar": after[1].mib}
-        return {key(contestant, connections, name): figures[name] for name in FIGURES if name in figures}
+        return {key(name or contestant, connections, f): figures[f] for f in FIGURES if f in figures}
 
     def _wrk(self, contestant: str, connections: int) -> Command:
         front = self._made.addresses[FRONT]
@@ -123,3 +158,15 @@ class Traffic:
             saw = tuple((done.stdout + done.stderr).splitlines()[-9:])
             raise Failed(Problem("bench/host", f"`{host}` could not be asked", saw=saw, now=NOTHING_WRITTEN))
         return done.stdout
+
+
+def _host_of(path: str) -> str:
+    return FRONT if path.startswith("front/") else SIDECAR
+
+
+def _edited(path: str, text: str, edit: Edit) -> str:
+    """Return one of Envoy's files after an edit, as JSON with a version of its own."""
+    content = YAML(typ="safe", pure=True).load(text)
+    edit(path, content)
+    content["version_info"] = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    return json.dumps(content, indent=1)

@@ -1,6 +1,7 @@
 """The benchmark's pure parts: what samples come to, what must be reached, and how it is shown."""
 
 import configparser
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,10 @@ from benchmarks.contestants import ansible_inventory, pyinfra_inventory
 from benchmarks.hosts import inventory
 from benchmarks.report import document, figure, filled, terminal
 from benchmarks.samples import Series, medians, rounds
+from benchmarks.variants import FILES, VARIANTS
 from envoymesh.model.inventory import parse
+from roles.render import parsed
+from tests.rendering import desired_of, files_of
 
 NOTHING = Result(
     CASES["nothing"],
@@ -165,3 +169,13 @@ def test_the_data_path_has_a_line_for_each_contestant_and_must_be_as_fast_as_the
         "  32    envoymesh          11.0 /s   11.0 ms  11.0 ms  11.0 µs      11.0 µs  11.0 MiB    11.0 MiB",
     ]
     assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_each_setting_that_is_compared_is_there(name: str) -> None:
+    files = {path: file for resources in desired_of().values() for path, file in files_of(resources).items()}
+    texts = {path: parsed(files[f"/etc/envoymesh/{path}"].content.decode()) for path in FILES}
+    changed = deepcopy(texts)
+    for file, content in changed.items():
+        VARIANTS[name](file, content)
+    assert changed != texts
