@@ -46,7 +46,7 @@ class Layer:
         return "; ".join(reasons)
 
 
-NSPAWN = (*nspawn.TOOLS, "curl", "ssh", "sshd", "sudo", "nft", "openssl")
+NSPAWN = (*nspawn.TOOLS, "curl", "ssh", "sshd", "sudo", "nft", "openssl", "wrk", "h2load")
 LIBVIRT = tuple({*vagrant_box.TOOLS, *vagrant.TOOLS, "libvirtd", "qemu-system-x86_64", "dnsmasq", "mmdebstrap"})
 
 LAYERS: Mapping[str, Layer] = {

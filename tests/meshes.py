@@ -2,10 +2,12 @@
 
 import http.client
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,19 @@ hosts:
 """
 
 
+FRONT, SIDECAR, APP = "envoymesh-front.service", "envoymesh-sidecar.service", "'envoymesh-app*'"
+"""Units of hosts, for a shell: those of the application by a pattern that `systemctl` takes."""
+
+
 class TestMesh:
-    """An inventory in a folder of its own, and what a person does with it."""
+    """An inventory in a folder of its own, and what a person does with it.
+
+    Attributes:
+        checkout: where the project's commands are run: another checkout has other templates.
+    """
 
     __test__ = False
+    checkout = ROOT
 
     def __init__(self, folder: Path, *, provider: str, network: int, machines: str = "") -> None:
         self.folder = folder
@@ -65,7 +76,7 @@ class TestMesh:
         """Run a task; it must exit with `code`, unless that is None."""
         done = subprocess.run(
             self.argv(*words),
-            cwd=ROOT,
+            cwd=self.checkout,
             capture_output=True,
             check=False,
             text=True,
@@ -83,7 +94,7 @@ class TestMesh:
         """
         return subprocess.Popen(
             ["env", "--default-signal=INT", *self.argv(*words)],
-            cwd=ROOT,
+            cwd=self.checkout,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -109,6 +120,12 @@ class TestMesh:
         bodies = [self.get(f"/service/{service[-1]}")[1] for _ in range(requests)]
         return {body.split("hostname: ")[1].split()[0] for body in bodies if "hostname: " in body}
 
+    def stat(self, name: str) -> int:
+        """Return one of the front's counters."""
+        with closing(http.client.HTTPConnection("127.0.0.1", self.admin, timeout=10)) as connection:
+            connection.request("GET", f"/stats?filter=^{name}$")
+            return int(connection.getresponse().read().decode().partition(": ")[2])
+
     def executions(self, host: str) -> int:
         """Return how many commands the host's sshd was asked to run so far."""
         text = self.on(
@@ -126,6 +143,22 @@ def up(folder: Path, **settings: Any) -> Iterator[TestMesh]:
         yield mesh
     finally:
         mesh.run("down")
+
+
+@contextmanager
+def edited(mesh: TestMesh, path: str, old: str, new: str) -> Iterator[None]:
+    """Let the mesh be run from a checkout in which `old` is `new` in one file."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "checkout"
+        shutil.copytree(ROOT, copy, symlinks=True, ignore=shutil.ignore_patterns(".*", "tests", "docs"))
+        text = (copy / path).read_text()
+        assert old in text
+        (copy / path).write_text(text.replace(old, new))
+        mesh.checkout = copy
+        try:
+            yield
+        finally:
+            mesh.checkout = ROOT
 
 
 def document(text: str) -> Any:

@@ -10,8 +10,7 @@ from functools import partial
 import pytest
 
 from envoymesh.model.mesh import HostName
-from tests.labs import eventually, run
-from tests.load import CLIENTS, load
+from tests.labs import run
 from tests.meshes import TestMesh
 
 
@@ -62,52 +61,6 @@ def test_a_service_that_is_given_another_path_answers_there_at_once(lab: TestMes
     assert (curl(lab, "/service/two"), curl(lab, "/service/2")) == ("404", "200")
 
 
-@pytest.mark.parametrize("how", ["restart", "kill --signal=KILL"])
-def test_no_request_is_lost_when_the_only_application_restarts(lab: TestMesh, how: str) -> None:
-    with load(lab, "GET", "POST") as answers:
-        lab.on("service1-1", f"systemctl {how} envoymesh-app")
-        after = answers.total()
-        eventually(lambda: answers.total() > after + 200, what="requests after it came back")
-    in_flight = {"GET 502", "GET 503", "POST 502", "POST 503"} if "KILL" in how else set()
-    assert set(answers) - in_flight == {"GET 200", "POST 405"}
-    assert sum(answers[key] for key in in_flight) <= CLIENTS
-
-
-def test_no_read_is_lost_when_the_only_sidecar_restarts(lab: TestMesh) -> None:
-    with load(lab, "GET") as answers:
-        lab.on("service1-1", "systemctl restart envoymesh-sidecar")
-        after = answers.total()
-        eventually(lambda: answers.total() > after + 200, what="requests after it came back")
-    assert set(answers) == {"GET 200"}
-
-
-def test_a_member_that_loses_its_power_is_left_out_and_no_read_is_lost(lab: TestMesh) -> None:
-    lab.run("scale", "service1=2")
-    assert lab.hostnames("service1") == {"service1-1", "service1-2"}
-    namespace = f"{lab.workspace.mesh.identifier}-service1-2"
-    link = subprocess.run(
-        ["ip", "-n", namespace, "-br", "link", "show", "type", "veth"], capture_output=True, text=True, check=True
-    ).stdout.split("@")[0]
-    with load(lab, "GET") as answers:
-        subprocess.run(["ip", "-n", namespace, "link", "set", link, "down"], check=True)
-        try:
-            eventually(lambda: stat(lab, "membership_healthy") == 1, what="the health check's finding")
-        finally:
-            subprocess.run(["ip", "-n", namespace, "link", "set", link, "up"], check=True)
-        eventually(lambda: stat(lab, "membership_healthy") == 2, within_s=60, what="the member's return")
-    assert set(answers) == {"GET 200"}
-
-
-def test_no_request_is_lost_while_a_service_grows_and_shrinks(lab: TestMesh) -> None:
-    with load(lab, "GET", "POST") as answers:
-        lab.run("scale", "service1=3")
-        assert lab.hostnames("service1") == {"service1-1", "service1-2", "service1-3"}
-        lab.run("scale", "service1=1")
-        after = answers.total()
-        eventually(lambda: answers.total() > after + 200, what="requests after it shrank")
-    assert set(answers) == {"GET 200", "POST 405"}, answers
-
-
 def test_a_member_that_goes_answers_first_what_it_was_asked(lab: TestMesh) -> None:
     lab.run("scale", "service1=2")
     leaving = partial(run, lab.workspace.provider, lab.workspace.mesh.hosts[HostName("service1-2")])
@@ -128,10 +81,3 @@ def post(lab: TestMesh) -> int:
     with closing(http.client.HTTPConnection("127.0.0.1", lab.http, timeout=20)) as connection:
         connection.request("POST", "/service/1")
         return connection.getresponse().status
-
-
-def stat(lab: TestMesh, name: str) -> int:
-    with closing(http.client.HTTPConnection("127.0.0.1", lab.admin, timeout=10)) as connection:
-        connection.request("GET", "/stats?filter=cluster.service1")
-        lines = connection.getresponse().read().decode().splitlines()
-    return next(int(line.split(": ")[1]) for line in lines if line.startswith(f"cluster.service1.{name}: "))

@@ -1,0 +1,140 @@
+"""Planned work under load: no request fails. To add a row, add a function to `OPERATIONS`."""
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from http.client import HTTPConnection
+
+import pytest
+
+from tests.load import load
+from tests.meshes import FRONT, TestMesh, edited
+
+Operation = Callable[[TestMesh], Generator[None, None, None]]
+"""Prepares the mesh, yields, and works under load from then on; it ends only if it did what it is named for."""
+
+BOTH = {"service1-1", "service1-2"}
+TLS = ("templates/front/lds.yaml.j2", "tls_minimum_protocol_version: TLSv1_2", "tls_minimum_protocol_version: TLSv1_3")
+A_PORT = (
+    "templates/front/lds.yaml.j2",
+    "resources:\n",
+    """resources:
+- "@type": type.googleapis.com/envoy.config.listener.v3.Listener
+  name: another
+  address: {socket_address: {address: 0.0.0.0, port_value: 8088}}
+  traffic_direction: INBOUND
+  filter_chains:
+  - filters:
+    {{ connection_manager() | trim | indent(4) }}
+""",
+)
+
+
+def scale_up_from_one_host(lab: TestMesh) -> Generator[None, None, None]:
+    yield
+    lab.run("scale", "service1=2")
+    assert lab.hostnames("service1") == BOTH
+
+
+def scale_down_to_one_host(lab: TestMesh) -> Generator[None, None, None]:
+    lab.run("scale", "service1=2")
+    yield
+    lab.run("scale", "service1=1")
+    assert lab.hostnames("service1") == {"service1-1"}
+
+
+def add_and_remove_a_service_host(lab: TestMesh) -> Generator[None, None, None]:
+    yield
+    lab.run("add-service-host", "service1")
+    assert lab.hostnames("service1") == BOTH
+    lab.run("remove-service-host", "service1-1")
+    assert lab.hostnames("service1") == {"service1-2"}
+
+
+def another_route(lab: TestMesh) -> Generator[None, None, None]:
+    before = lab.inventory.read_text()
+    yield
+    lab.inventory.write_text(before.replace("/service/2", "/service/two"))
+    lab.run("provision")
+    assert (lab.get("/service/two")[0], lab.get("/service/2")[0]) == (200, 404)
+
+
+def another_timeout(lab: TestMesh) -> Generator[None, None, None]:
+    yield
+    with edited(lab, "templates/front/rds.yaml.j2", "timeout: 15s", "timeout: 14s"):
+        lab.run("provision")
+    assert "timeout: 14s" in lab.on("front-envoy", "cat /etc/envoymesh/front/rds.yaml")
+
+
+def another_port(lab: TestMesh) -> Generator[None, None, None]:
+    yield
+    with closing(HTTPConnection("127.0.0.1", lab.http, timeout=10)) as kept, edited(lab, *A_PORT):
+        assert answers_and_stays_open(kept)
+        lab.run("provision")
+        assert answers_and_stays_open(kept), "no listener changed but the new one"
+    assert "Hello" in lab.on("front-envoy", "curl -s localhost:8088/service/1")
+
+
+def another_version_of_tls(lab: TestMesh) -> Generator[None, None, None]:
+    yield
+    with closing(HTTPConnection("127.0.0.1", lab.http, timeout=10)) as kept, edited(lab, *TLS):
+        assert answers_and_stays_open(kept)
+        lab.run("provision")
+        assert answers_and_stays_open(kept), "the listener for HTTP did not change"
+    lab.on("front-envoy", "curl -sk --tls-max 1.2 https://localhost:8443/service/1", code=35)
+
+
+def rollback_of_another_version_of_tls(lab: TestMesh) -> Generator[None, None, None]:
+    with edited(lab, *TLS):
+        lab.run("provision")
+    yield
+    lab.run("rollback")
+    lab.on("front-envoy", "curl -sk --tls-max 1.2 https://localhost:8443/service/1")
+
+
+def answers_and_stays_open(connection: HTTPConnection) -> bool:
+    """Tell whether an answer comes over a connection that was made before, or is made now, and leaves it open."""
+    before = connection.sock
+    connection.request("GET", "/service/1")
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status == 200 and answer.getheader("connection") != "close" and before in {None, connection.sock}
+
+
+OPERATIONS: list[Operation] = [
+    scale_up_from_one_host,
+    scale_down_to_one_host,
+    add_and_remove_a_service_host,
+    another_route,
+    another_timeout,
+    another_port,
+    another_version_of_tls,
+    rollback_of_another_version_of_tls,
+]
+
+
+def stop_and_start_of_the_front(lab: TestMesh) -> Generator[None, None, None]:
+    yield
+    lab.on("front-envoy", f"systemctl stop {FRONT} && systemctl start {FRONT}")
+
+
+NAIVE: list[Operation] = [stop_and_start_of_the_front]
+"""How it is done without care: the load must see its losses, else it is blind."""
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
+def test_planned_work_loses_no_request(lab: TestMesh, operation: Operation) -> None:
+    steps = operation(lab)
+    next(steps)
+    with load(lab, operation.__name__) as seen:
+        assert next(steps, "ended") == "ended"
+    assert seen.figures.sent >= 10_000
+    assert seen.figures.failed == {}, seen.figures
+
+
+@pytest.mark.parametrize("operation", NAIVE, ids=lambda operation: operation.__name__)
+def test_the_load_sees_what_work_without_care_loses(lab: TestMesh, operation: Operation) -> None:
+    steps = operation(lab)
+    next(steps)
+    with load(lab, operation.__name__) as seen:
+        assert next(steps, "ended") == "ended"
+    assert seen.figures.lost > 0, seen.figures
