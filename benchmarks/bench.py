@@ -3,13 +3,14 @@
 import fcntl
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import contestants, environment, path
+from benchmarks import contestants, environment, path, reliability
 from benchmarks.cases import (
     ALL_OF_IT,
     ANSIBLE,
@@ -40,6 +41,8 @@ from envoymesh.report.terminal import Terminal, say
 
 WORK = ROOT / ".envoymesh" / "bench"
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
+RELIABILITY = "reliability"
+"""A case of its own: it is the tests under load, takes most of an hour, and has a page of its own."""
 NOTES = ROOT / "benchmarks" / "notes"
 LEAST_RUNS = 5
 """So many make a document: fewer are for a quick look."""
@@ -58,9 +61,12 @@ def bench(cases: Sequence[str], runs: int) -> int:
     Raises:
         Failed: unknown cases, a box that cannot make hosts, a contestant that did not do its work.
     """
+    told = Terminal()
+    if list(cases) == [RELIABILITY]:
+        with _alone():
+            return _reliability(runs, told.notify)
     chosen = list(cases or CASES)
     _refuse(chosen, runs)
-    told = Terminal()
     with _alone(), _ended_by_signals():
         results = [_measured(name, runs, told.notify) for name in chosen]
     say(terminal(results))
@@ -73,13 +79,45 @@ def bench(cases: Sequence[str], runs: int) -> int:
     return 0
 
 
+def _reliability(runs: int, notify: Notify) -> int:
+    """Run the tests under load so often, print what came of them, and write their page.
+
+    Returns:
+        0, or what pytest exits with: a bound was not held, and the page says what was.
+
+    Raises:
+        Failed: nothing was measured.
+    """
+    told = WORK / "reliability.jsonl"
+    told.unlink(missing_ok=True)
+    argv = [contestants.PYTHON, "-m", "pytest", "-q", *UNDER_LOAD]
+    status = 0
+    for number in range(1, runs + 1):
+        notify(Event(RELIABILITY, f"round {number} of {runs}"))
+        environ = {**os.environ, "ENVOYMESH_FIGURES": str(told)}
+        done = subprocess.run(argv, cwd=ROOT, env=environ, check=False, stdout=subprocess.PIPE, text=True)
+        status = status or done.returncode
+    if not told.exists():
+        saw = tuple(done.stdout.splitlines()[-9:])
+        raise Failed(Problem("bench/no-load", "the tests under load did not run", saw=saw, now=NOTHING_WRITTEN))
+    measured = reliability.read(told.read_text("utf-8"))
+    note = (NOTES / "reliability.md").read_text("utf-8")
+    (ROOT / "docs" / "reliability.md").write_text(reliability.document(measured, environment.box(), note), "utf-8")
+    say(reliability.table(measured))
+    notify(Event("", "wrote docs/reliability.md"))
+    return status
+
+
+UNDER_LOAD = ("tests/lab/test_no_request_lost.py", "tests/lab/test_faults.py")
+
+
 def _refuse(chosen: Sequence[str], runs: int) -> None:
     problems = [
         Problem(
             "bench/unknown-case",
             f"`{name}` is not a case of the benchmark",
             now="nothing was measured",
-            hint=did_you_mean(name, CASES) or f"cases are: {', '.join(CASES)}",
+            hint=did_you_mean(name, CASES) or f"cases are: {', '.join(CASES)}; or alone: {RELIABILITY}",
         )
         for name in chosen
         if name not in CASES

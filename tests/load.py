@@ -219,8 +219,12 @@ class Load:
 
 
 @contextmanager
-def load(lab: TestMesh, name: str) -> Iterator[Load]:
-    """Let clients ask for service 1 before, during and after what is done inside, which is called `name`."""
+def load(lab: TestMesh, name: str, part: str = "", bound: str = "0") -> Iterator[Load]:
+    """Let clients ask for service 1 before, during and after what is done inside, which is called `name`.
+
+    What came of it is kept where `FIGURES` says, for the part `part` of docs/reliability.md if that is one; `bound`
+    tells there what may fail.
+    """
     with client_host(lab) as site:
         seen, started = Load(site), time.time()
         clients = {kind: start(site) for kind, start in TRAFFIC.items()}
@@ -242,9 +246,9 @@ def load(lab: TestMesh, name: str) -> Iterator[Load]:
         assert any(not s.kind for s in found), f"{name}: no good answer: {kind}"
         assert any(s.at > begun for s in found), f"{name}: no load: {kind}"
     seen.figures = figures(samples, begun, ended)
-    if FIGURES in os.environ:
+    if part and FIGURES in os.environ:
         with open(os.environ[FIGURES], "a") as file:
-            file.write(json.dumps({"name": name, **asdict(seen.figures)}) + "\n")
+            file.write(json.dumps({"part": part, "name": name, "bound": bound, **asdict(seen.figures)}) + "\n")
 
 
 def stop(site: Site, clients: Collection[Clients]) -> None:

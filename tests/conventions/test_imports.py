@@ -26,7 +26,7 @@ PURE = (
     *("envoymesh/model", "envoymesh/resources", "envoymesh/plan", "envoymesh/wire", "roles"),
     *("envoymesh/problems.py", "envoymesh/events.py", "envoymesh/findings.py"),
     *("envoymesh/run/envoy.py", "envoymesh/run/proofs.py"),
-    *("benchmarks/cases.py", "benchmarks/report.py", "benchmarks/samples.py"),
+    *("benchmarks/cases.py", "benchmarks/reliability.py", "benchmarks/report.py", "benchmarks/samples.py"),
 )
 
 
