@@ -49,7 +49,7 @@ async def client(number: int, url: str, goes_on: Callable[[], bool], log: list[s
     """Ask one after the other, while it goes on."""
     ask = (stream, slow_upload)[number % 2]
     await asyncio.sleep(LONG_S * number / (2 * CLIENTS))
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
         while goes_on():
             begun = time.time()
             try:

@@ -1,0 +1,241 @@
+"""What breaks under load: how many requests that may cost, and for how long. To add a row, add it to `FAULTS`.
+
+A thousand requests a second meet two hosts of a service, of which one breaks, or the front. The bounds hold for reads
+and uploads together; docs/reliability.md says what was measured.
+"""
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from envoymesh.machines import cgroup, netns
+from envoymesh.model.ports import APP_PORT
+from tests.labs import eventually
+from tests.layers import ROOT
+from tests.load import Site, load
+from tests.meshes import APP, SIDECAR, TestMesh
+
+VICTIM = "service1-2"
+IN_FLIGHT = 16
+"""Long requests that are in flight at any time: a host that breaks may cost those that it has."""
+
+HALF = r"GET /service/1 HTTP/1.1\r\nhost: ha"
+HOOKS = ("input", "output")
+BOOT = "cat /proc/sys/kernel/random/boot_id; systemctl show -p UserspaceTimestampMonotonic --value"
+HELD_S = 16
+"""A fault is held for longer than the front waits for an answer, so that nothing recovers because the fault ended."""
+
+EDS = "/etc/envoymesh/front/eds/service1.yaml"
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How many requests may fail, for how long some may, and of which clients (what their names begin with)."""
+
+    failed: int
+    seconds: float
+    clients: str = ""
+
+    def __str__(self) -> str:
+        of = f" of `{self.clients.rstrip(':')}`" if self.clients else ""
+        return f"{self.failed}{of}, for {self.seconds:g} s" if self.failed else "0"
+
+
+Fault = Callable[[TestMesh, Site], None]
+"""Breaks something under load, waits until it is found out, repairs what does not repair itself, and waits again."""
+
+
+@pytest.fixture(scope="module")
+def two(running: TestMesh) -> Iterator[TestMesh]:
+    """The mesh with two hosts of service1."""
+    running.run("scale", "service1=2")
+    yield running
+    running.run("scale", "service1=1")
+
+
+def found_out(lab: TestMesh, healthy: int, within_s: float = 30) -> None:
+    """Wait until the front has so many healthy members of service1."""
+    what = f"{healthy} healthy members"
+    eventually(lambda: lab.stat("cluster.service1.membership_healthy") == healthy, within_s, what)
+
+
+def application_killed(lab: TestMesh, _: Site) -> None:
+    lab.on(VICTIM, f"systemctl kill --signal=KILL {APP}")
+
+
+def application_hung(lab: TestMesh, _: Site) -> None:
+    lab.on(VICTIM, f"systemctl kill --signal=STOP {APP}")
+    try:
+        found_out(lab, 1)
+        time.sleep(HELD_S)
+    finally:
+        lab.on(VICTIM, f"systemctl kill --signal=CONT {APP}")
+    found_out(lab, 2)
+
+
+def application_slow(lab: TestMesh, _: Site) -> None:
+    stutter = f"systemctl kill --signal=STOP {APP}; sleep 1.5; systemctl kill --signal=CONT {APP}; sleep 0.2"
+    lab.on(VICTIM, f"for i in 1 2 3 4 5 6 7 8; do {stutter}; done")
+    found_out(lab, 2)
+
+
+def application_answers_500(lab: TestMesh, _: Site) -> None:
+    before = lab.stat("cluster.service1.outlier_detection.ejections_enforced_failure_percentage")
+    with answering_500(lab):
+        outliers = "cluster.service1.outlier_detection.ejections_"
+        eventually(lambda: lab.stat(f"{outliers}enforced_failure_percentage") > before, what="its ejection")
+    eventually(lambda: lab.stat(f"{outliers}active") == 0, within_s=90, what="its return")
+
+
+@contextmanager
+def answering_500(lab: TestMesh) -> Iterator[None]:
+    """Let another application answer in place of the real one: health checks with 200, all else with 500."""
+    code = shlex.quote((ROOT / "tests" / "bad_application.py").read_text())
+    units = lab.on(VICTIM, f"systemctl list-units --plain --no-legend --state=active {APP} | cut -d ' ' -f 1").split()
+    listening = lab.on(VICTIM, f"ss -Hltn sport = :{APP_PORT}").split()[3].rpartition(":")[0]
+    instead = f"systemd-run --quiet --collect --unit=bad-application python3 -c {code} {listening} {APP_PORT}"
+    # At once: an order to stop waits for what is being answered, and is another thing than a bad application.
+    lab.on(VICTIM, f"systemctl kill --signal=KILL {' '.join(units)}; systemctl stop {' '.join(units)}; {instead}")
+    try:
+        yield
+    finally:
+        lab.on(VICTIM, f"systemctl stop bad-application; systemctl start {' '.join(units)}")
+
+
+def sidecar_killed(lab: TestMesh, _: Site) -> None:
+    lab.on(VICTIM, f"systemctl kill --signal=KILL {SIDECAR}")
+
+
+def host_cut_off_the_network(lab: TestMesh, _: Site) -> None:
+    with cut_off(lab):
+        found_out(lab, 1)
+        time.sleep(HELD_S)
+    found_out(lab, 2)
+
+
+@contextmanager
+def cut_off(lab: TestMesh) -> Iterator[None]:
+    """Drop all packets to and from the host: nobody is told, as when a cable is pulled."""
+    nft = ["nsenter", f"--net={netns.path(f'{lab.workspace.mesh.identifier}-{VICTIM}')}", "nft"]
+    chains = " ".join(f"chain {hook} {{ type filter hook {hook} priority 0; policy drop; }};" for hook in HOOKS)
+    subprocess.run([*nft, f"table inet cut {{ {chains} }}"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*nft, "delete table inet cut"], check=True)
+
+
+def host_powered_off(lab: TestMesh, _: Site) -> None:
+    group = (cgroup.hierarchy() or Path()) / f"envoymesh-{lab.workspace.mesh.identifier}" / VICTIM
+    with cut_off(lab):
+        cgroup.kill(group)
+        found_out(lab, 1)
+    lab.run("up")
+    found_out(lab, 2)
+
+
+def host_rebooted(lab: TestMesh, _: Site) -> None:
+    before = lab.on(VICTIM, BOOT)
+    lab.run("exec", VICTIM, "systemctl reboot", code=None)
+    eventually(lambda: lab.run("exec", VICTIM, BOOT, code=None).stdout not in {"", before}, what="the host's return")
+    found_out(lab, 2)
+
+
+def disk_full(lab: TestMesh, _: Site) -> None:
+    # The root of a host of the lab is on this box's disk; what the processes write to while they serve is in memory.
+    for host in ("front-envoy", VICTIM):
+        lab.on(host, "for d in /run /tmp /dev/shm; do mountpoint -q $d && mount -o remount,size=4k $d; done")
+    try:
+        said = lab.on("front-envoy", "echo x > /run/full 2>&1 || echo full")
+        assert "full" in said
+        found_out(lab, 2)
+    finally:
+        for host in ("front-envoy", VICTIM):
+            lab.on(host, "for d in /run /tmp /dev/shm; do mountpoint -q $d && mount -o remount,size=20% $d; done")
+
+
+def endpoints_garbage(lab: TestMesh, _: Site) -> None:
+    broken_endpoints(lab, "echo '{ [ }' >")
+
+
+def endpoints_truncated(lab: TestMesh, _: Site) -> None:
+    broken_endpoints(lab, f"head -c 300 {EDS} >")
+
+
+def endpoints_empty(lab: TestMesh, _: Site) -> None:
+    broken_endpoints(lab, ": >")
+
+
+def broken_endpoints(lab: TestMesh, write: str) -> None:
+    """Put something else in the place of a service's endpoints, as Envoy notices it; then repair it."""
+    before = lab.stat("cluster.service1.update_attempt")
+    lab.on("front-envoy", f"{write} {EDS}.new && mv {EDS}.new {EDS}")
+    eventually(lambda: lab.stat("cluster.service1.update_attempt") > before, what="the front's look at the file")
+    lab.run("provision", "--limit", "edge")
+    lab.run("plan")
+
+
+def connection_limit_reached(lab: TestMesh, site: Site) -> None:
+    assert crowd(site, count=6000, text="", seconds=4)["held"] > 3000
+
+
+def half_a_request(lab: TestMesh, site: Site) -> None:
+    assert crowd(site, count=1, text=HALF, seconds=15) == {"closed": 1}
+
+
+def ten_thousand_half_requests(lab: TestMesh, site: Site) -> None:
+    assert crowd(site, count=10_000, text=HALF, seconds=4)["held"] > 3000
+
+
+def crowd(site: Site, count: int, text: str, seconds: float) -> dict[str, int]:
+    """Let so many clients do so little at the front's port for HTTP; return what became of them."""
+    argv = [sys.executable, "-m", "tests.crowd", site.address, "8080", str(count), text, str(seconds)]
+    process = site.start(*argv, said="crowd")
+    assert process.wait(seconds + 60) == 0
+    became: dict[str, int] = json.loads((site.folder / "crowd").read_text())
+    return became
+
+
+def burst_of_connections(lab: TestMesh, site: Site) -> None:
+    process = site.start("h2load", "--h1", "-n2000", "-c2000", site.url("http"), said="burst")
+    assert process.wait(60) == 0
+    assert "2000 succeeded" in (site.folder / "burst").read_text()
+
+
+FAULTS: Mapping[Fault, Bound] = {
+    application_killed: Bound(IN_FLIGHT, 15, "long"),
+    application_hung: Bound(IN_FLIGHT, 30, "long"),
+    application_slow: Bound(0, 0),
+    application_answers_500: Bound(2000, 4),
+    sidecar_killed: Bound(IN_FLIGHT, 15, "long"),
+    host_cut_off_the_network: Bound(IN_FLIGHT, 30, "long"),
+    host_powered_off: Bound(IN_FLIGHT, 30, "long"),
+    host_rebooted: Bound(IN_FLIGHT, 30, "long"),
+    disk_full: Bound(0, 0),
+    endpoints_garbage: Bound(0, 0),
+    endpoints_truncated: Bound(0, 0),
+    endpoints_empty: Bound(0, 0),
+    half_a_request: Bound(0, 0),
+    ten_thousand_half_requests: Bound(5000, 15, "new, HTTP/1.1:"),
+    connection_limit_reached: Bound(5000, 15, "new, HTTP/1.1:"),
+    burst_of_connections: Bound(0, 0),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_a_fault_costs_no_more_than_its_bound(two: TestMesh, fault: Fault) -> None:
+    bound = FAULTS[fault]
+    with load(two, fault.__name__, "What breaks", str(bound)) as seen:
+        fault(two, seen.site)
+    others = {kind for kind in seen.figures.failed if not kind.startswith(bound.clients)}
+    assert not others, seen.figures
+    assert seen.figures.lost <= bound.failed, seen.figures
+    assert seen.figures.disturbed_s <= bound.seconds, seen.figures
