@@ -398,8 +398,8 @@ def test(c: Context, layer: str = "") -> partial[int]:
 def bench(c: Context, case: str = "", runs: int = 5) -> partial[int]:
     """Measure how long provisioning takes, beside Ansible and pyinfra.
 
-    Its hosts are made for it and gone in the end. A run of all rows writes docs/benchmarks.md. The case
-    `reliability`, alone, runs the tests under load and writes docs/reliability.md.
+    Its hosts are made for it and gone in the end. A run of all rows writes docs/benchmarks.md.
+    The case `reliability`, alone, runs the tests under load and writes docs/reliability.md.
 
     Example: ./mesh bench --case nothing,list --runs 3
     """

@@ -14,6 +14,7 @@ Operation = Callable[[TestMesh], Generator[None, None, None]]
 """Prepares the mesh, yields, works under load, yields, and ends if it did what it is named for."""
 
 BOTH = {"service1-1", "service1-2"}
+BOOT = "cat /proc/sys/kernel/random/boot_id"
 TLS = ("templates/front/lds.yaml.j2", "tls_minimum_protocol_version: TLSv1_2", "tls_minimum_protocol_version: TLSv1_3")
 A_PORT = (
     "templates/front/lds.yaml.j2",
@@ -99,6 +100,16 @@ def rollback_of_another_version_of_tls(lab: TestMesh) -> Generator[None, None, N
     lab.on("front-envoy", "curl -sk --tls-max 1.2 https://localhost:8443/service/1")
 
 
+def reboot_of_both_hosts(lab: TestMesh) -> Generator[None, None, None]:
+    lab.run("scale", "service1=2")
+    before = {lab.on(host, BOOT) for host in BOTH}
+    yield
+    lab.run("reboot", "service1")
+    yield
+    assert not before & {lab.on(host, BOOT) for host in BOTH}
+    assert lab.hostnames("service1") == BOTH
+
+
 def answers_and_stays_open(connection: HTTPConnection) -> bool:
     """Tell whether an answer comes over a connection that was made before, or is made now, and leaves it open."""
     before = connection.sock
@@ -117,6 +128,7 @@ OPERATIONS: list[Operation] = [
     another_port,
     another_version_of_tls,
     rollback_of_another_version_of_tls,
+    reboot_of_both_hosts,
 ]
 
 
