@@ -312,6 +312,22 @@ def reboot(
     return work("reboot", inventory, hosts, lock_wait, force=force)
 
 
+@command(
+    tells=True,
+    ca="by a new certificate authority: clients of the old one and of the new one accept them",
+    lock_wait=LOCK_WAIT,
+    inventory=INVENTORY,
+)
+def renew(c: Context, ca: bool = False, lock_wait: str = "", inventory: str = "inventory.yaml") -> partial[int]:
+    """Renew the fronts' certificates now, with no connection closed.
+
+    `provision` renews one by itself in the last third of its year.
+
+    Example: ./mesh renew --ca
+    """
+    return work("renew", inventory, lock_wait, ca=ca)
+
+
 @command(name="lock-status", limit=LIMIT, json=JSON, inventory=INVENTORY)
 def lock_status(c: Context, limit: str = "", json: bool = False, inventory: str = "inventory.yaml") -> partial[int]:
     """Show which operator changes which hosts now: who, since when, why.

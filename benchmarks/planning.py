@@ -38,7 +38,8 @@ def _lines(hosts: int) -> Iterator[str]:
 
 def _secrets(mesh: Mesh, now: datetime.datetime) -> Secrets:
     authority = make_authority(mesh.name, now)
-    return Secrets({edge.name: make_leaf(authority, names_of(edge, mesh), now) for edge in mesh.edges})
+    leaves = {edge.name: make_leaf(authority, names_of(edge, mesh), now) for edge in mesh.edges}
+    return Secrets(leaves, authority.chain)
 
 
 def main() -> int:

@@ -224,6 +224,13 @@ def reboot(inventory: str, hosts: str, lock_wait: str, *, force: bool, terminal:
     return _show(outcomes, terminal, f"./mesh reboot {left}" if left else "")
 
 
+def renew(inventory: str, lock_wait: str, *, ca: bool, terminal: Terminal) -> ExitCode:
+    """Renew the fronts' certificates, and their authority if that is wanted."""
+    with _writing(inventory, message="renew --ca" if ca else "renew", lock_wait=lock_wait) as workspace:
+        outcomes = provisioning.renew(workspace, terminal.notify, authority=ca)
+    return _show(outcomes, terminal, f"./mesh provision --limit {FAILED}")
+
+
 def _completed_by(command: str, outcomes: Sequence[Outcome]) -> str:
     """Return the command that goes on where hosts were not started; what failed says itself what to do."""
     return command if any(o.kind is OutcomeKind.NOT_STARTED for o in outcomes) else ""

@@ -8,6 +8,7 @@ from envoymesh.model.secrets import Secrets
 from envoymesh.problems import Failed, Problem, did_you_mean
 from envoymesh.resources import Resource
 from roles import common, edge, service, sidecar
+from roles.edge import AUTHORITY
 from roles.render import keep_compiled
 
 
@@ -24,7 +25,7 @@ def desired(mesh: Mesh, secrets: Secrets, hosts: Sequence[Host]) -> dict[HostNam
 
 def _of_role(host: Host, mesh: Mesh, secrets: Secrets) -> list[Resource]:
     if host.service is None:
-        return edge.resources(host, mesh, secrets.front[host.name])
+        return edge.resources(host, mesh, secrets)
     its_service = mesh.services[host.service]
     return [*service.resources(host, its_service), *sidecar.resources(host, mesh, its_service)]
 
@@ -40,4 +41,4 @@ def _unknown_version(version: str) -> Problem:
     )
 
 
-__all__ = ["desired", "keep_compiled"]
+__all__ = ["AUTHORITY", "desired", "keep_compiled"]

@@ -44,14 +44,15 @@ class Xds:
     """An xDS file before it is stamped.
 
     `name` is its path inside the process's folder, `resources` its YAML text from the line `resources:` on,
-    `stat` the name of Envoy's text stat that tells the version loaded, `effect` what another version does: of all
-    that Envoy takes from a file, listeners alone cost connections.
+    `stat` the name of Envoy's text stat that tells the version loaded, `about` what may be told of a secret, `effect`
+    what another version does: of all that Envoy takes from a file, listeners alone cost connections.
     """
 
     name: str
     resources: str
     stat: str
     secret: bool = False
+    about: str = ""
     effect: Effect = Effect.HOT
 
 
@@ -144,7 +145,7 @@ def _xds_file(process: Process, file: Xds, text: str) -> File:
     path = f"{process.folder}/{file.name}"
     reader = Reader(process.unit, file.effect, file.stat)
     if file.secret:
-        return File(path, text.encode(), group=process.user, mode=0o640, secret=True, reader=reader)
+        return File(path, text.encode(), group=process.user, mode=0o640, secret=True, about=file.about, reader=reader)
     return File(path, text.encode(), reader=reader)
 
 

@@ -4,15 +4,19 @@ from collections.abc import Iterator
 
 from envoymesh.model.mesh import Host, Mesh, Service
 from envoymesh.model.ports import HEALTH_PATH, SIDECAR_PORT
-from envoymesh.model.secrets import KeyPair
-from envoymesh.resources import Effect, Resource
-from roles.common import Process, Xds, process_resources
+from envoymesh.model.secrets import KeyPair, Secrets
+from envoymesh.resources import Effect, File, Resource
+from roles.common import CONFIG, Process, Xds, process_resources
 from roles.render import render
 
+AUTHORITY = f"{CONFIG}/authority.pem"
+"""Whose certificate a front has: another operator's box that knows another authority must not replace it."""
 
-def resources(host: Host, mesh: Mesh, pair: KeyPair) -> list[Resource]:
-    """Return what the edge `host` has besides what all have; `pair` is its certificate."""
-    return process_resources(front(mesh), host, mesh, list(_files(mesh, pair)))
+
+def resources(host: Host, mesh: Mesh, secrets: Secrets) -> list[Resource]:
+    """Return what the edge `host` has besides what all have; `secrets` has its certificate."""
+    process = process_resources(front(mesh), host, mesh, list(_files(mesh, secrets.front[host.name])))
+    return [*process, File(AUTHORITY, secrets.authority)]
 
 
 def front(mesh: Mesh) -> Process:
@@ -40,7 +44,8 @@ def _files(mesh: Mesh, pair: KeyPair) -> Iterator[Xds]:
             "front/eds.yaml.j2", service=service, hosts=mesh.hosts_of(service.name), sidecar_port=SIDECAR_PORT
         )
         yield Xds(f"eds/{service.name}.yaml", members, f"cluster.{service.name}.version_text")
-    yield Xds("sds.yaml", render("front/sds.yaml.j2", pair=pair), "sds.front-certificate.version_text", secret=True)
+    certificate = render("front/sds.yaml.j2", pair=pair)
+    yield Xds("sds.yaml", certificate, "sds.front-certificate.version_text", secret=True, about=pair.about)
     clusters = render("front/cds.yaml.j2", services=services, folder=folder, health_path=HEALTH_PATH)
     yield Xds("cds.yaml", clusters, "cluster_manager.cds.version_text")
     routes = render("front/rds.yaml.j2", services=sorted(services, key=_deepest_first))

@@ -41,7 +41,7 @@ def _leaf(names: tuple[str, ...]) -> KeyPair:
 
 
 def secrets_of(mesh: Mesh) -> Secrets:
-    return Secrets({edge.name: _leaf(names_of(edge, mesh)) for edge in mesh.edges})
+    return Secrets({edge.name: _leaf(names_of(edge, mesh)) for edge in mesh.edges}, authority().chain)
 
 
 def desired_of(text: str = INVENTORY) -> dict[HostName, tuple[Resource, ...]]:

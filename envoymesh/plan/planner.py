@@ -93,7 +93,7 @@ def _differences(desired: File | Directory, observed: ObservedPath) -> list[str]
 def _diff(desired: File, observed: bytes | None) -> str:
     """Return a unified diff from what is there to what is desired; `observed` is None when it was not read."""
     if desired.secret:
-        return "(secret content, not shown)\n"
+        return f"({desired.about or 'secret content'}, not shown)\n"
     return "" if observed is None else _unified(observed, desired.content)
 
 

@@ -38,8 +38,8 @@ class Reader:
 class File:
     """A regular file whose bytes, owner, group and mode are managed as one, replaced by rename.
 
-    A `secret` file's content is never shown, not in a plan, not in a diff. `reader` is None where no process that we
-    manage reads it.
+    A `secret` file's content is never shown, not in a plan, not in a diff; `about` is shown instead. `reader` is None
+    where no process that we manage reads it.
     """
 
     path: str
@@ -48,6 +48,7 @@ class File:
     group: str = "root"
     mode: int = 0o644
     secret: bool = False
+    about: str = ""
     reader: Reader | None = None
 
     @property

@@ -12,6 +12,7 @@ from envoymesh.model.mesh import Host, HostName, Mesh
 from envoymesh.plan.rollout import batches
 from envoymesh.plan.saved import Known, SavedPlan, refuse_what_differs
 from envoymesh.problems import Problem, counted
+from envoymesh.run.authority import refuse_another
 from envoymesh.run.converge import Desired, Reading, meanwhile, read_all
 from envoymesh.run.fleet import Fleet
 from envoymesh.run.last_run import begin
@@ -43,6 +44,7 @@ def plan(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> Planned
     with workspace.fleet(hosts, notify) as fleet, meanwhile_desired(workspace, hosts) as wanted:
         notify(Event("", f"reading {counted(len(hosts), 'host')}"))
         readings = read_all(fleet, wanted)
+    refuse_another(readings)
     return planned(workspace.mesh, readings)
 
 
@@ -85,11 +87,25 @@ def provision(
         notify(Event("", f"reading {counted(len(hosts), 'host')}"))
         with meanwhile_desired(workspace, hosts) as wanted:
             readings = read_to_change(workspace, fleet, wanted, notify)
+        refuse_another(readings)
         if saved is not None:
             refuse_what_differs(saved, known_of(readings))
             readings = {h: replace(r, exact=True) if isinstance(r, Reading) else r for h, r in readings.items()}
         outcomes = _made_so(workspace, fleet, readings, notify)
     return [outcomes[h.name] for h in hosts]
+
+
+def renew(workspace: Workspace, notify: Notify, *, authority: bool) -> list[Outcome]:
+    """Give every front a new certificate; with `authority`, by a new one, which clients of the old one accept, too.
+
+    What is cut off is completed by `provision`.
+
+    Raises:
+        Failed: the authority's files are damaged, or as `provision`.
+    """
+    now = datetime.datetime.now(datetime.UTC)
+    certificates.renew(workspace.mesh, workspace.state_dir, now, authority=authority)
+    return provision(workspace, workspace.mesh.edges, notify)
 
 
 def converge(workspace: Workspace, fleet: Fleet, wanted: Desired, notify: Notify) -> dict[HostName, Outcome]:

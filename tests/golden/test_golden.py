@@ -18,12 +18,12 @@ by_case = pytest.mark.parametrize("case", CASES, ids=lambda path: path.name)
 
 
 def rendered(case: Path) -> dict[str, str]:
-    """Return all files but secrets, by host and the last parts of their path."""
+    """Return all files but certificates and their keys, by host and the last parts of their path."""
     return {
         f"{host}/{shown(file)}": file.content.decode()
         for host, resources in desired_of((case / "inventory.yaml").read_text()).items()
         for file in files_of(resources).values()
-        if not file.secret
+        if not file.secret and not file.path.endswith(".pem")
     }
 
 

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from envoymesh.certificates import (
     LEAF_DAYS,
-    RENEW_DAYS,
     front_secrets,
     is_current,
     make_authority,
     make_leaf,
+    make_successor,
     names_of,
+    renew,
+    succeeds,
 )
 from envoymesh.model.mesh import HostName
 from envoymesh.model.secrets import KeyPair
@@ -38,10 +41,10 @@ def later(days: float) -> datetime.datetime:
     return NOW + datetime.timedelta(days=days)
 
 
-def test_the_authority_signs_leaves_and_nothing_else() -> None:
+def test_the_authority_signs_leaves_and_its_successor() -> None:
     ca = certificate(make_authority("test", NOW))
     constraints = ca.extensions.get_extension_for_class(x509.BasicConstraints)
-    assert (constraints.critical, constraints.value.ca, constraints.value.path_length) == (True, True, 0)
+    assert (constraints.critical, constraints.value.ca, constraints.value.path_length) == (True, True, 1)
     usage = ca.extensions.get_extension_for_class(x509.KeyUsage)
     assert usage.critical
     assert usage.value.key_cert_sign
@@ -105,9 +108,9 @@ def handshake(folder: Path, name: str) -> str | None:
 
 @pytest.mark.parametrize(
     ("days", "current"),
-    [(0, True), (LEAF_DAYS - RENEW_DAYS, True), (LEAF_DAYS - RENEW_DAYS + 1, False), (LEAF_DAYS + 1, False)],
+    [(0, True), (LEAF_DAYS * 2 // 3, True), (LEAF_DAYS * 2 // 3 + 1, False), (LEAF_DAYS + 1, False)],
 )
-def test_a_leaf_is_made_anew_before_it_expires(days: int, current: bool) -> None:
+def test_a_leaf_is_made_anew_in_the_last_third_of_its_time(days: int, current: bool) -> None:
     authority = make_authority("test", NOW)
     assert is_current(make_leaf(authority, NAMES, NOW), authority, NAMES, later(days)) is current
 
@@ -174,3 +177,68 @@ def test_a_kill_between_key_and_certificate_is_made_good(tmp_path: Path) -> None
     secrets = front_secrets(mesh_of(), tmp_path, NOW)
     assert handshake(tmp_path, "localhost") == "TLSv1.3"
     assert front_secrets(mesh_of(), tmp_path, NOW) == secrets
+
+
+def test_clients_of_the_old_and_of_the_new_authority_accept_what_the_new_one_signs(tmp_path: Path) -> None:
+    front_secrets(mesh_of(), tmp_path, NOW)
+    old = (tmp_path / "ca.pem").read_bytes()
+    renew(mesh_of(), tmp_path, NOW, authority=True)
+    front_secrets(mesh_of(), tmp_path, NOW)
+    new = (tmp_path / "ca.pem").read_bytes()
+    assert certificate(KeyPair(old, b"")) != certificate(KeyPair(new, b""))
+    for trusted in (new, old, certificate(KeyPair(new, b"")).public_bytes(Encoding.PEM)):
+        (tmp_path / "ca.pem").write_bytes(trusted)
+        assert handshake(tmp_path, "localhost") == "TLSv1.3"
+    (tmp_path / "ca.pem").write_bytes(make_authority("test", NOW).chain)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(tmp_path, "localhost")
+
+
+def test_an_authority_is_known_by_what_it_or_its_predecessor_is_trusted_for() -> None:
+    old, other = make_authority("test", NOW), make_authority("test", NOW)
+    new = make_successor(old, "test", NOW)
+    assert succeeds(new.chain, new.chain)
+    assert succeeds(new.chain, old.chain)
+    assert not succeeds(old.chain, new.chain), "who has not heard of the new one must not go back to the old one"
+    assert not succeeds(new.chain, other.chain)
+    assert not succeeds(new.chain, b"damaged")
+
+
+def test_what_led_to_an_authority_that_has_expired_is_left_out(tmp_path: Path) -> None:
+    front_secrets(mesh_of(), tmp_path, NOW)
+    renew(mesh_of(), tmp_path, later(3000), authority=True)
+    for days, length in ((3000, 2), (3660, 1)):
+        chain = front_secrets(mesh_of(), tmp_path, later(days)).front[EDGE].chain
+        assert len(x509.load_pem_x509_certificates(chain)) == length
+
+
+def test_an_authority_that_has_expired_can_be_replaced(tmp_path: Path) -> None:
+    front_secrets(mesh_of(), tmp_path, NOW)
+    with pytest.raises(Failed, match="certificate/authority"):
+        front_secrets(mesh_of(), tmp_path, later(3660))
+    renew(mesh_of(), tmp_path, later(3660), authority=True)
+    front_secrets(mesh_of(), tmp_path, later(3660))
+
+
+def test_renewal_makes_every_leaf_anew_and_keeps_the_authority(tmp_path: Path) -> None:
+    first = front_secrets(mesh_of(), tmp_path, NOW)
+    renew(mesh_of(), tmp_path, NOW, authority=False)
+    second = front_secrets(mesh_of(), tmp_path, NOW)
+    assert first.front[EDGE] != second.front[EDGE]
+    assert first.authority == second.authority
+
+
+@pytest.mark.parametrize("files", [("ca-next.pem",), ("ca-next.pem", "ca-key.pem")])
+def test_a_kill_while_the_authority_is_replaced_leaves_the_old_or_the_new_one(
+    tmp_path: Path, files: tuple[str, ...]
+) -> None:
+    front_secrets(mesh_of(), tmp_path, NOW)
+    old = KeyPair((tmp_path / "ca.pem").read_bytes(), (tmp_path / "ca-key.pem").read_bytes())
+    new = make_successor(old, "test", NOW)
+    content = {"ca-next.pem": new.chain, "ca-key.pem": new.key}
+    for name in files:
+        (tmp_path / name).write_bytes(content[name])
+    front_secrets(mesh_of(), tmp_path, NOW)
+    assert (tmp_path / "ca.pem").read_bytes() == (new if "ca-key.pem" in files else old).chain
+    assert not (tmp_path / "ca-next.pem").exists()
+    assert handshake(tmp_path, "localhost") == "TLSv1.3"

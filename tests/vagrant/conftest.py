@@ -29,7 +29,7 @@ def artifacts() -> None:
     version = python.removeprefix("python").split(".")
     platform = Platform(os.uname().machine, (2, 31), (int(version[0]), int(version[1])))
     mesh = small_mesh()
-    secrets = Secrets({edge.name: KeyPair(b"", b"") for edge in mesh.edges})
+    secrets = Secrets({edge.name: KeyPair(b"", b"") for edge in mesh.edges}, b"")
     for resource in chain.from_iterable(desired(mesh, secrets, list(mesh.hosts.values())).values()):
         if isinstance(resource, Artifact):
             blob_for(resource.source, platform, image.cache_dir())
