@@ -218,6 +218,8 @@ def scale(inventory: str, target: str, lock_wait: str, *, terminal: Terminal) ->
 
 def reboot(inventory: str, hosts: str, lock_wait: str, *, force: bool, terminal: Terminal) -> ExitCode:
     """Boot hosts again, one after the other."""
+    if not hosts.strip(" ,"):
+        raise Failed(Problem("task/bad-argument", "no host is named", "reboot", hint="all of them: ./mesh reboot '*'"))
     with _writing(inventory, message=f"reboot {hosts}", lock_wait=lock_wait) as workspace:
         outcomes = reboots.reboot(workspace, _limited(workspace, hosts), terminal.notify, force=force)
     left = ",".join(o.host for o in outcomes if o.kind is OutcomeKind.NOT_STARTED)

@@ -54,7 +54,7 @@ def reboot(workspace: Workspace, hosts: Sequence[Host], notify: Notify, *, force
             if workspace.stop.is_set() or not all(o.ok for o in outcomes):
                 outcomes.append(Outcome(host.name, OutcomeKind.NOT_STARTED))
                 continue
-            if number and hosts[number - 1].is_edge:
+            if number and hosts[number - 1].is_edge and mesh.leave_s:
                 _let_clients_return(workspace, hosts[number - 1], notify)
             reading = locked[host.name]
             if isinstance(reading, Problem):
@@ -136,14 +136,12 @@ def _boot_again(workspace: Workspace, fleet: Fleet, host: Host, seconds: tuple[i
     try:
         script = reboot_script(workspace.run, ADMIN_PORT, *seconds)
         fleet.session(host.name).exec(script, on_line=lines.append, timeout_s=sum(seconds) + 60.0)
-    except Failed:
+    except Failed as failed:
         if not reboots(lines):
-            raise
+            raise Failed(_not_begun(host, failed.problems[0])) from None
     if not reboots(lines):
-        what, now = f"the lock of `{host.name}` was taken from this run", f"{host.name}: it runs on, and serves"
-        raise Failed(
-            Problem("lock/lost", what, host.name, now=now, hint="./mesh lock-status    then: ./mesh provision")
-        )
+        what = f"the lock of `{host.name}` was taken from this run"
+        raise Failed(_not_begun(host, Problem("lock/lost", what, host.name)))
     fleet.forget(host.name)
     _await_start(fleet, host, before, notify)
 
@@ -201,6 +199,11 @@ def _nobody_else(host: Host) -> Problem:
         now="it was not rebooted, and serves",
         hint=f"{way}\nor accept that requests fail until it is back: ./mesh reboot {host.name} --force",
     )
+
+
+def _not_begun(host: Host, problem: Problem) -> Problem:
+    now = f"{host.name}: it was not rebooted, as far as is known; some front may send it nothing"
+    return replace(problem, now=now, hint="see who changes it: ./mesh lock-status    then: ./mesh provision")
 
 
 def _not_back(host: Host, *saw: str) -> Problem:
