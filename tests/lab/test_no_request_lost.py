@@ -1,5 +1,6 @@
 """Planned work under load: no request fails. To add a row, add a function to `OPERATIONS`."""
 
+import ssl
 from collections.abc import Callable, Generator
 from contextlib import closing
 from http.client import HTTPConnection
@@ -7,6 +8,7 @@ from http.client import HTTPConnection
 import pytest
 
 from tests.figures import Figures
+from tests.labs import eventually
 from tests.load import load
 from tests.meshes import FRONT, TestMesh, edited
 
@@ -110,6 +112,27 @@ def reboot_of_both_hosts(lab: TestMesh) -> Generator[None, None, None]:
     assert lab.hostnames("service1") == BOTH
 
 
+def renewal_of_the_certificate(lab: TestMesh) -> Generator[None, None, None]:
+    before = certificate(lab)
+    yield
+    lab.run("renew")
+    yield
+    assert certificate(lab) != before
+
+
+def another_authority(lab: TestMesh) -> Generator[None, None, None]:
+    before = certificate(lab)
+    yield
+    lab.run("renew", "--ca")
+    yield
+    assert certificate(lab) != before
+
+
+def certificate(lab: TestMesh) -> str:
+    """Return the certificate that a new connection is shown."""
+    return ssl.get_server_certificate(("127.0.0.1", lab.https), timeout=10)
+
+
 def answers_and_stays_open(connection: HTTPConnection) -> bool:
     """Tell whether an answer comes over a connection that was made before, or is made now, and leaves it open."""
     before = connection.sock
@@ -129,6 +152,8 @@ OPERATIONS: list[Operation] = [
     another_version_of_tls,
     rollback_of_another_version_of_tls,
     reboot_of_both_hosts,
+    renewal_of_the_certificate,
+    another_authority,
 ]
 
 
@@ -138,7 +163,16 @@ def stop_and_start_of_the_front(lab: TestMesh) -> Generator[None, None, None]:
     yield
 
 
-NAIVE: list[Operation] = [stop_and_start_of_the_front]
+def reboot_of_a_host_at_once(lab: TestMesh) -> Generator[None, None, None]:
+    lab.run("scale", "service1=2")
+    before = lab.on("service1-2", BOOT)
+    yield
+    lab.run("exec", "service1-2", "systemctl reboot", code=None)
+    eventually(lambda: lab.run("exec", "service1-2", BOOT, code=None).stdout not in {"", before})
+    yield
+
+
+NAIVE: list[Operation] = [stop_and_start_of_the_front, reboot_of_a_host_at_once]
 """How it is done without care: the load must see its losses, else it is blind."""
 
 

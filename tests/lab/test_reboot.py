@@ -43,6 +43,30 @@ def test_hosts_of_a_service_boot_again_one_after_the_other_and_no_client_notices
     assert (last["what"], last["ending"], last["why"]) == ("reboot", "done", "reboot service1")
 
 
+def test_a_host_must_be_named(lab: TestMesh) -> None:
+    assert "problem task/bad-argument: " in lab.run("reboot", "", code=1).stderr
+
+
+def test_a_reboot_whose_lock_is_taken_does_not_happen(two: TestMesh) -> None:
+    """While a request is answered again and again, it waits for that."""
+    before = boots(two)
+    asking = "while curl -sf http://10.81.0.22:8000/service/1/stream & sleep 2; do :; done"
+    two.on("service1-2", f"systemd-run --quiet --unit=asking bash -c '{asking}'")
+    process = two.start("reboot", "service1-2")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if re.search(r"service1-2 +finishes", line):
+            break
+    two.run("lock-release", "--limit", "service1-2")
+    two.on("service1-2", "systemctl stop asking")
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "problem lock/lost: " in told
+    assert "it was not rebooted" in told
+    two.run("provision")
+    assert boots(two) == before
+
+
 def test_a_host_that_nobody_stands_in_for_is_not_rebooted_unless_that_is_wanted(lab: TestMesh) -> None:
     before = boots(lab)
     for host, way in (("service1-1", "add-service-host service1"), ("front-envoy", "add an edge")):
