@@ -22,7 +22,10 @@ async def client(address: str, port: int, text: bytes, until: asyncio.Event) -> 
         await writer.drain()
         closed = asyncio.create_task(reader.read())
         await asyncio.wait({closed, asyncio.create_task(until.wait())}, return_when=asyncio.FIRST_COMPLETED)
-        return "closed" if closed.done() else "held"
+        if not closed.done():
+            return "held"
+        closed.exception()  # whatever it was
+        return "closed"
     except OSError:
         return "closed"
     finally:
