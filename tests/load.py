@@ -197,14 +197,14 @@ def logged(text: str) -> Iterator[Sample]:
         yield Sample(int(at) / 1e6, int(took) / 1e6, *kind)
 
 
-TRAFFIC: Mapping[str, Callable[[Site], Clients]] = {
-    "long": long_requests,
-    "kept, HTTP/1.1": lambda site: wrk(site, "http", 200),
-    "kept, HTTP/1.1, TLS": lambda site: wrk(site, "https", 150),
-    "kept, HTTP/2, TLS": lambda site: curl(site, "https", 150),
-    "new, HTTP/1.1": lambda site: h2load(site, "http", "h1", 250),
-    "new, HTTP/1.1, TLS": lambda site: h2load(site, "https", "h1", 150),
-    "new, HTTP/2, TLS": lambda site: h2load(site, "https", "h2", 100),
+TRAFFIC: Mapping[str, Callable[[Site, float], Clients]] = {
+    "long": lambda site, _: long_requests(site),
+    "kept, HTTP/1.1": lambda site, share: wrk(site, "http", int(200 * share)),
+    "kept, HTTP/1.1, TLS": lambda site, share: wrk(site, "https", int(150 * share)),
+    "kept, HTTP/2, TLS": lambda site, share: curl(site, "https", int(150 * share)),
+    "new, HTTP/1.1": lambda site, share: h2load(site, "http", "h1", int(250 * share)),
+    "new, HTTP/1.1, TLS": lambda site, share: h2load(site, "https", "h1", int(150 * share)),
+    "new, HTTP/2, TLS": lambda site, share: h2load(site, "https", "h2", int(100 * share)),
 }
 """Requests a second over kept connections: 500; with a new connection each: 500. Beside these, long ones."""
 
@@ -219,15 +219,16 @@ class Load:
 
 
 @contextmanager
-def load(lab: TestMesh, name: str, part: str = "", bound: str = "0") -> Iterator[Load]:
+def load(lab: TestMesh, name: str, part: str = "", bound: str = "0", share: float = 1) -> Iterator[Load]:
     """Let clients ask for service 1 before, during and after what is done inside, which is called `name`.
 
     What came of it is kept where `FIGURES` says, for the part `part` of docs/reliability.md if that is one; `bound`
-    tells there what may fail.
+    tells there what may fail. `share` of the load is for tests that look for other things first: with all of it, many
+    hosts on one box have no processor left.
     """
     with client_host(lab) as site:
         seen, started = Load(site), time.time()
-        clients = {kind: start(site) for kind, start in TRAFFIC.items()}
+        clients = {kind: start(site, share) for kind, start in TRAFFIC.items()}
         try:
             time.sleep(AROUND_S)
             begun = time.time()

@@ -223,7 +223,7 @@ FAULTS: Mapping[Fault, Bound] = {
     application_killed: Bound(IN_FLIGHT, 15, "long"),
     application_hung: Bound(IN_FLIGHT, 30, "long"),
     application_slow: Bound(IN_FLIGHT, 30, "long"),
-    application_answers_500: Bound(1500, 40),
+    application_answers_500: Bound(2500, 40),
     sidecar_killed: Bound(IN_FLIGHT, 15, "long"),
     host_cut_off_the_network: Bound(IN_FLIGHT, 30, "long"),
     host_powered_off: Bound(IN_FLIGHT, 30, "long"),

@@ -26,7 +26,7 @@ def boots(mesh: TestMesh) -> dict[str, str]:
 
 def test_hosts_of_a_service_boot_again_one_after_the_other_and_no_client_notices(two: TestMesh) -> None:
     before = boots(two)
-    with load(two, "a reboot of both hosts") as seen:
+    with load(two, "a reboot of both hosts", share=0.25) as seen:
         done = two.run("reboot", "service1")
     assert seen.figures.failed == {}, seen.figures
     now = boots(two)
@@ -94,7 +94,7 @@ def test_a_host_is_not_rebooted_where_the_other_one_is_not_healthy(two: TestMesh
 
 
 def test_a_reboot_that_is_cut_off_is_completed_by_provision(two: TestMesh) -> None:
-    with load(two, "a reboot that is cut off") as seen:
+    with load(two, "a reboot that is cut off", share=0.25) as seen:
         process = two.start("reboot", "service1-2")
         assert process.stderr is not None
         for line in process.stderr:

@@ -64,7 +64,7 @@ def test_a_canary_that_fails_its_gate_is_put_back_alone_and_no_client_notices(
     before, told = processes(three), list[str]()
     generations = three.on("service1-1", "ls -v /var/lib/envoymesh/generations").split()
     a_change("/elsewhere")
-    with load(three, "a canary that fails") as seen:
+    with load(three, "a canary that fails", share=0.25) as seen:
         became = rolled_out(three, "{canary: 1, max_parallel: 1}", told)
     assert became == {
         "service1-1": OutcomeKind.FAILED,
@@ -96,7 +96,7 @@ def test_a_good_change_goes_from_batch_to_batch_and_no_client_notices(
 ) -> None:
     monkeypatch.setattr("roles.service.OPEN_FILES", 60000)
     before, told = processes(three), list[str]()
-    with load(three, "a change in batches") as seen:
+    with load(three, "a change in batches", share=0.25) as seen:
         became = rolled_out(three, "{canary: 1, max_parallel: 2}", told)
     assert set(became.values()) == {OutcomeKind.CHANGED}
     assert seen.figures.failed == {}, seen.figures
