@@ -14,6 +14,7 @@ from envoymesh.model.secrets import Secrets
 from envoymesh.plan.observed import Observed
 from envoymesh.plan.planner import plan_for
 from envoymesh.resources import Platform
+from envoymesh.run.releases import PROJECT, package_in
 from roles import desired
 
 SERVICES = 20
@@ -48,7 +49,7 @@ def main() -> int:
     began = time.monotonic()
     mesh = parse(text, "inventory.yaml", seed="planning")
     secrets = _secrets(mesh, datetime.datetime.now(datetime.UTC))
-    wanted = desired(mesh, secrets, list(mesh.hosts.values()))
+    wanted = desired(mesh, secrets, dict.fromkeys(mesh.services, package_in(PROJECT)), list(mesh.hosts.values()))
     plans = [plan_for(host, resources, STOCK) for host, resources in wanted.items()]
     print(json.dumps({"inside_s": time.monotonic() - began}))
     return 0 if all(plan.changes for plan in plans) else 1

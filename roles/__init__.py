@@ -1,8 +1,8 @@
 """What a host must have: one pure function (host, mesh, …) → resources per role."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from envoymesh.model.mesh import Host, HostName, Mesh
+from envoymesh.model.mesh import Host, HostName, Mesh, ServiceName
 from envoymesh.model.releases import RELEASES
 from envoymesh.model.secrets import Secrets
 from envoymesh.problems import Failed, Problem, did_you_mean
@@ -10,9 +10,15 @@ from envoymesh.resources import Resource
 from roles import common, edge, service, sidecar
 from roles.edge import AUTHORITY
 from roles.render import keep_compiled
+from roles.service import Code
+
+Releases = Mapping[ServiceName, Mapping[str, bytes]]
+"""The code of services: the files of the package by their path in it."""
 
 
-def desired(mesh: Mesh, secrets: Secrets, hosts: Sequence[Host]) -> dict[HostName, tuple[Resource, ...]]:
+def desired(
+    mesh: Mesh, secrets: Secrets, releases: Releases, hosts: Sequence[Host]
+) -> dict[HostName, tuple[Resource, ...]]:
     """Return what each of `hosts` must have, in the order in which it is to be made.
 
     Raises:
@@ -20,14 +26,16 @@ def desired(mesh: Mesh, secrets: Secrets, hosts: Sequence[Host]) -> dict[HostNam
     """
     if mesh.envoy_version not in RELEASES:
         raise Failed(_unknown_version(mesh.envoy_version))
-    return {host.name: (*common.resources(mesh), *_of_role(host, mesh, secrets)) for host in hosts}
+    codes = {name: Code(files) for name, files in releases.items()}
+    return {host.name: (*common.resources(mesh), *_of_role(host, mesh, secrets, codes)) for host in hosts}
 
 
-def _of_role(host: Host, mesh: Mesh, secrets: Secrets) -> list[Resource]:
+def _of_role(host: Host, mesh: Mesh, secrets: Secrets, codes: Mapping[ServiceName, Code]) -> list[Resource]:
     if host.service is None:
         return edge.resources(host, mesh, secrets)
     its_service = mesh.services[host.service]
-    return [*service.resources(host, its_service), *sidecar.resources(host, mesh, its_service)]
+    application = service.application(host, its_service, codes[host.service])
+    return [*service.resources(application), *sidecar.resources(host, mesh, its_service, application)]
 
 
 def _unknown_version(version: str) -> Problem:
@@ -41,4 +49,4 @@ def _unknown_version(version: str) -> Problem:
     )
 
 
-__all__ = ["AUTHORITY", "desired", "keep_compiled"]
+__all__ = ["AUTHORITY", "Releases", "desired", "keep_compiled"]

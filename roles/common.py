@@ -60,8 +60,8 @@ class Xds:
 class Process:
     """An Envoy process of a host: its name (`front`, `sidecar`), where Envoy counts it, and what it may use.
 
-    `base_id` keeps the shared memory of two Envoys on one host apart; `after` names units that start before; `leave_s`
-    is how long its clients are told that it goes before it does.
+    `base_id` keeps the shared memory of two Envoys on one host apart; `leave_s` is how long its clients are told that
+    it goes before it does.
     """
 
     name: str
@@ -69,7 +69,6 @@ class Process:
     base_id: int
     workers: int
     heap_bytes: int
-    after: str = ""
     capabilities: str = ""
     leave_s: int = 0
 

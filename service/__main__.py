@@ -11,9 +11,10 @@ def main() -> None:
     parser.add_argument("--path", required=True, help="the service's path, such as /service/1")
     parser.add_argument("--health-path", required=True, help="where it says that it serves")
     parser.add_argument("--address", required=True, help="the host's mesh address, told to clients")
-    parser.add_argument("--port", required=True, type=int, help="port of 127.0.0.1")
+    parser.add_argument("--listen", required=True, help="address of the loopback, this release's own")
+    parser.add_argument("--port", required=True, type=int, help="its port there")
     args = parser.parse_args()
-    serve(application(Settings(args.path, args.health_path, args.address)), args.port)
+    serve(application(Settings(args.path, args.health_path, args.address)), args.listen, args.port)
 
 
 main()

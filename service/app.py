@@ -75,11 +75,11 @@ async def upload(request: web.Request) -> web.Response:
     return web.Response(text=f"{size}\n")
 
 
-def serve(app: web.Application, port: int) -> None:
+def serve(app: web.Application, listen: str, port: int) -> None:
     """Serve on the loopback until SIGTERM; then take no new connection and finish what is being answered."""
     web.run_app(
         app,
-        host="127.0.0.1",
+        host=listen,
         port=port,
         keepalive_timeout=KEEPALIVE_S,
         shutdown_timeout=SHUTDOWN_S,

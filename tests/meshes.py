@@ -105,6 +105,10 @@ class TestMesh:
         """Run a command on a host; it must exit with `code`; return what it printed."""
         return self.run("exec", host, command, code=code).stdout
 
+    def application(self, host: str) -> str:
+        """Return the name of the unit of a host's application."""
+        return self.on(host, "basename /etc/systemd/system/envoymesh-app*.service").strip()
+
     def get(self, path: str) -> tuple[int, str]:
         """Return status and body of a request to the front at its published port."""
         connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=10)

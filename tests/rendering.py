@@ -10,7 +10,7 @@ from envoymesh.model.mesh import HostName, Mesh
 from envoymesh.model.secrets import KeyPair, Secrets
 from envoymesh.plan.observed import TEXT_STATS, HttpAnswer, Observed, ObservedPath, ObservedUnit
 from envoymesh.resources import Artifact, Directory, File, Platform, Resource, Unit, User, Validation
-from roles import desired
+from roles import Releases, desired
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -44,9 +44,14 @@ def secrets_of(mesh: Mesh) -> Secrets:
     return Secrets({edge.name: _leaf(names_of(edge, mesh)) for edge in mesh.edges}, authority().chain)
 
 
+def releases_of(mesh: Mesh) -> Releases:
+    """Return code for every service: none that runs, so that what is rendered does not change with the project's."""
+    return {name: {"__main__.py": b"", "requirements.txt": b""} for name in mesh.services}
+
+
 def desired_of(text: str = INVENTORY) -> dict[HostName, tuple[Resource, ...]]:
     mesh = mesh_of(text)
-    return desired(mesh, secrets_of(mesh), list(mesh.hosts.values()))
+    return desired(mesh, secrets_of(mesh), releases_of(mesh), list(mesh.hosts.values()))
 
 
 def files_of(resources: Sequence[Resource]) -> dict[str, File]:

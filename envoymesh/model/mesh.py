@@ -67,10 +67,14 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Service:
-    """A service: `path` is the path segment prefix that the front routes to it (`/service/1`)."""
+    """A service: `path` is the path segment prefix that the front routes to it (`/service/1`).
+
+    `release` names what runs; `None` is what is in the project's folder `service/`.
+    """
 
     name: ServiceName
     path: str
+    release: str | None = None
 
 
 @dataclass(frozen=True)

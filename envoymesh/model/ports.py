@@ -7,7 +7,7 @@ SIDECAR_PORT = 8000
 """The sidecar, on the host's mesh address."""
 
 APP_PORT = 8080
-"""The application, on 127.0.0.1."""
+"""The application, on an address of the loopback that follows from its release."""
 
 HEALTH_PATH = "/healthz"
 """Where an application answers 200 while it serves, which the front asks through the sidecar; and where the front

@@ -25,7 +25,7 @@ from envoymesh.model.mesh import (
     ServiceName,
     SshSettings,
 )
-from envoymesh.model.names import NAME, NAME_RULE
+from envoymesh.model.names import NAME, NAME_RULE, RELEASE
 from envoymesh.model.ports import ADMIN_PORT, HEALTH_PATH
 from envoymesh.problems import Failed, Problem, did_you_mean
 
@@ -90,6 +90,7 @@ class _Ssh(_Section):
 
 class _Service(_Section):
     path: RoutePath
+    release: Annotated[str, Field(pattern=RELEASE)] | None = None
 
 
 class _Host(_Section):
@@ -354,7 +355,7 @@ def _mesh(inventory: _Inventory, seed: str) -> Mesh:
         publish=Publish(**inventory.publish.model_dump()),
         machines=MachineSettings(**dict(inventory.machines)),
         rollout=Rollout(**dict(inventory.rollout)),
-        services={ServiceName(n): Service(ServiceName(n), s.path) for n, s in inventory.services.items()},
+        services={ServiceName(n): Service(ServiceName(n), s.path, s.release) for n, s in inventory.services.items()},
         hosts={HostName(n): host(n, h) for n, h in inventory.hosts.items()},
     )
 

@@ -1,10 +1,11 @@
 """Changes: the steps of a plan, each with its reason in words."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from envoymesh.model.mesh import HostName
-from envoymesh.resources import Effect, Resource
+from envoymesh.resources import Effect, Resource, Unit
 
 
 class Action(StrEnum):
@@ -47,3 +48,8 @@ class HostPlan:
     manifest: tuple[str, ...]
     desired: tuple[Resource, ...] = field(repr=False)
     digests: dict[str, str] = field(repr=False)
+
+
+def successor(address: str, desired: Iterable[Resource]) -> Unit | None:
+    """Return the unit that takes the place of the one at `address`, if there is one."""
+    return next((r for r in desired if isinstance(r, Unit) and r.takes_the_place_of(address)), None)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from envoymesh.model.mesh import HostName
-from envoymesh.plan.change import Action, Change, HostPlan
+from envoymesh.plan.change import Action, Change, HostPlan, successor
 from envoymesh.plan.effects import with_effects
 from envoymesh.plan.observed import LIVE, Observed, ObservedPath, ObservedUnit
 from envoymesh.problems import Failed, listed
@@ -25,7 +25,7 @@ def plan_for(host: HostName, desired: Sequence[Resource], observed: Observed) ->
         changes += [
             c for r in desired if isinstance(r, Unit) and (c := _loaded_change(r, observed, changes)) is not None
         ]
-    changes += _removals(manifest, observed.manifest)
+    changes += _removals(manifest, observed.manifest, desired)
     if not changes and observed.manifest != frozenset(manifest):
         because = "an apply that was cut off did not finish it"
         changes.append(Change("manifest:last-apply", Action.UPDATE, because))
@@ -154,8 +154,13 @@ _REMOVABLE = ("unit", "file", "artifact", "directory", "user")
 """Kinds of addresses in the order in which they go; a manifest may hold no others."""
 
 
-def _removals(wanted: Sequence[str], managed: frozenset[str]) -> list[Change]:
+def _removals(wanted: Sequence[str], managed: frozenset[str], desired: Sequence[Resource]) -> list[Change]:
     """Return a deletion for each managed address that is not wanted, what is inside a directory before it."""
     gone = [(address.split(":", 1)[0], address) for address in managed - set(wanted)]
     known = [(_REMOVABLE.index(kind), -address.count("/"), address) for kind, address in gone if kind in _REMOVABLE]
-    return [Change(address, Action.DELETE, "nothing asks for it any more") for _, _, address in sorted(known)]
+    return [Change(address, Action.DELETE, _needless(address, desired)) for _, _, address in sorted(known)]
+
+
+def _needless(address: str, desired: Sequence[Resource]) -> str:
+    new = successor(address, desired)
+    return f"once its requests are done: {new.name} takes its place" if new else "nothing asks for it any more"

@@ -9,7 +9,7 @@ STAMP_VARIABLE = "ENVOYMESH_STAMP"
 
 @dataclass(frozen=True)
 class Probe:
-    """An HTTP request on the host's loopback that answers 200 once a unit serves.
+    """An HTTP request on the host's loopback, at `address`, that answers 200 once a unit serves.
 
     `stats` maps names of Envoy's text stats to the values that they must have (the versions of the files
     that it loaded, from `/stats` on the same port); empty for anything that is not an Envoy. After `timeout_s`
@@ -21,6 +21,7 @@ class Probe:
     path: str
     stats: Mapping[str, str] = field(default_factory=dict)
     timeout_s: int = 60
+    address: str = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,22 @@ class Unit:
     and when. `probe` is waited for, on the host, after any change that concerns the unit.
 
     For `leave_s` seconds an Envoy tells those who check its health that it goes, before its connections are ended.
+
+    With `replaces`, which its predecessors' names begin with, it starts beside them and has to be ready before a file
+    that refers to it goes live. They end after that, once nobody has a connection to them.
     """
 
     name: str
     stamp: str
     probe: Probe
     leave_s: int = 0
+    replaces: str = ""
 
     @property
     def address(self) -> str:
         """`unit:NAME`."""
         return f"unit:{self.name}"
+
+    def takes_the_place_of(self, address: str) -> bool:
+        """Return whether `address` is a predecessor's."""
+        return bool(self.replaces) and address.startswith(f"unit:{self.replaces}") and address != self.address

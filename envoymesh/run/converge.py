@@ -196,7 +196,7 @@ def _ending(lines: Sequence[str]) -> str:
     return next((f.fields[0] for f in frames_from(lines) if f.kind == "end"), "")
 
 
-_LONG = ("artifact", "validate", "leave", "restart", "ready")
+_LONG = ("artifact", "validate", "leave", "restart", "ready", "await_idle")
 """Steps that take long enough to be told to everybody."""
 
 _WORDS = {
@@ -205,6 +205,7 @@ _WORDS = {
     **{"begin": "takes", "remember": "writes", "user": "makes", "directory": "makes", "stage": "stages"},
     **{"generation": "stages", "commit": "renames", "settle": "has settled", "keep": "keeps", "drop": "drops"},
     **{"reload": "reloads", "enable": "enables", "rename_again": "renames once more", "forget": "forgets"},
+    "await_idle": "lets finish",
     **{f"remove_{kind}": "removes" for kind in ("unit", "file", "artifact", "directory", "user")},
 }
 

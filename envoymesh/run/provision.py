@@ -17,6 +17,7 @@ from envoymesh.run.converge import Desired, Reading, meanwhile, read_all
 from envoymesh.run.fleet import Fleet
 from envoymesh.run.last_run import begin
 from envoymesh.run.lock import read_to_change
+from envoymesh.run.releases import code_of
 from envoymesh.run.rollout import ended, roll_out
 from envoymesh.run.workspace import Workspace
 
@@ -31,7 +32,8 @@ def desired_of(workspace: Workspace, hosts: Sequence[Host]) -> Desired:
         compiled.mkdir(parents=True, exist_ok=True)
     roles.keep_compiled(compiled)
     secrets = certificates.front_secrets(workspace.mesh, workspace.state_dir, now)
-    return roles.desired(workspace.mesh, secrets, hosts)
+    code = code_of(workspace.state_dir, workspace.mesh.services, hosts)
+    return roles.desired(workspace.mesh, secrets, code, hosts)
 
 
 def meanwhile_desired(workspace: Workspace, hosts: Sequence[Host]) -> AbstractContextManager[Desired]:

@@ -2,11 +2,11 @@
 
 import hashlib
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from envoymesh.plan.change import Action, Change, HostPlan
+from envoymesh.plan.change import Action, Change, HostPlan, successor
 from envoymesh.plan.effects import Effect
 from envoymesh.plan.generation import Run
 from envoymesh.plan.leave import leaving
@@ -96,9 +96,13 @@ def payload_for(
 
 
 def _calls(plan: HostPlan, run: Run | int, parcels: Mapping[str, Parcel]) -> Iterator[Call]:
-    """Yield the steps: what harms nobody, validation, what goes live, what is waited for, what goes."""
+    """Yield the steps: what harms nobody, validation, what goes live, what is waited for, what goes.
+
+    Where a unit takes the place of another, it serves before anything refers to it, and the other one ends last.
+    """
     changed = [c for c in plan.changes if c.resource is not None]
     deleted = [c for c in plan.changes if c.action is Action.DELETE]
+    first = [c for c in deleted if c.address.startswith("unit:") and not successor(c.address, plan.desired)]
     union = ("remember", *sorted({*plan.manifest, *(c.address for c in deleted)}))
     yield Call(union, "host:manifest", "apply/failed")
     for change in changed:
@@ -113,14 +117,19 @@ def _calls(plan: HostPlan, run: Run | int, parcels: Mapping[str, Parcel]) -> Ite
         within_s = IDLE_WITHIN_S if effect is Effect.RESTART else 0  # a listener that drains finishes what it has
         words = ("leave", str(unit.probe.port), str(unit.leave_s), str(within_s))
         yield Call(words, unit.address, "apply/failed")
+    yield from _started_beside(plan)
     yield Call(("commit",), "host:files", "apply/failed")
-    yield from (_deletion(c) for c in deleted if c.address.startswith("unit:"))
-    yield from _unit_calls(plan)
+    yield from (_deletion(c) for c in first)
+    yield from _unit_calls(plan, [r for r in plan.desired if isinstance(r, Unit) and not r.replaces])
     yield Call(("settle",), "host:units", "apply/failed")
     if plan.manifest:
         kept = ("keep", str(KEPT)) if isinstance(run, Run) else ("drop", str(run))
         yield Call(kept, "host:generation", "apply/failed")
-    yield from (_deletion(c) for c in deleted if not c.address.startswith("unit:"))
+    for change in (c for c in deleted if c not in first):
+        if change.address.startswith("unit:"):
+            name = change.address.removeprefix("unit:")
+            yield Call(("await_idle", name, str(IDLE_WITHIN_S)), change.address, "apply/failed")
+        yield _deletion(change)
     if any(c.address.startswith(f"file:{UNIT_FOLDER}") for c in deleted):
         yield Call(("reload",), "host:systemd", "apply/failed")
     last = ("remember", *plan.manifest) if plan.manifest else ("forget",)
@@ -169,12 +178,21 @@ def _validations(plan: HostPlan) -> Iterator[Call]:
             yield Call(words, validation.address, "envoy/refused", parcel)
 
 
-def _unit_calls(plan: HostPlan) -> Iterator[Call]:
-    """Yield starts and restarts, then the wait for every unit of the host: any change may concern any of them."""
-    changes = {c.address: c for c in plan.changes}
+def _started_beside(plan: HostPlan) -> Iterator[Call]:
+    """Yield what makes systemd know the units' files, and those units serve that take the place of others."""
+    changes = {c.address for c in plan.changes}
     units = [r for r in plan.desired if isinstance(r, Unit)]
-    if any(u.address in changes or f"file:{UNIT_FOLDER}{u.name}" in changes for u in units):
+    paths = [path for unit in units if f"file:{(path := UNIT_FOLDER + unit.name)}" in changes]
+    if paths:
+        yield Call(("commit", *paths), "host:files", "apply/failed")
+    if paths or any(u.address in changes for u in units):
         yield Call(("reload",), "host:systemd", "apply/failed")
+    yield from _unit_calls(plan, [u for u in units if u.replaces])
+
+
+def _unit_calls(plan: HostPlan, units: Sequence[Unit]) -> Iterator[Call]:
+    """Yield starts and restarts, then the wait for each of `units`: any change may concern any of them."""
+    changes = {c.address: c for c in plan.changes}
     for unit in units:
         match changes.get(unit.address):
             case Change(action=Action.START | Action.RESTART):
@@ -184,12 +202,12 @@ def _unit_calls(plan: HostPlan) -> Iterator[Call]:
                 if unit.probe.stats:
                     yield Call(("rename_again", *_watched(plan)), unit.address, "apply/failed")
                     yield Call(("come_back", str(unit.probe.port)), unit.address, "apply/failed")
-    for unit, _ in leaving(plan):
+    for unit in (unit for unit, _ in leaving(plan) if unit in units):
         yield Call(("come_back", str(unit.probe.port)), unit.address, "apply/failed")
     for unit in units:
         probe = unit.probe
         texts = (f'{name}: "{value}"' for name, value in probe.stats.items())
-        words = ("ready", unit.name, str(probe.port), probe.path, str(probe.timeout_s), *texts)
+        words = ("ready", unit.name, f"{probe.address}/{probe.port}", probe.path, str(probe.timeout_s), *texts)
         yield Call(words, unit.address, "unit/not-ready")
 
 

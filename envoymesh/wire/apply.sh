@@ -14,6 +14,7 @@ REPLACED=()
 STARTED=()
 RUNNING=()
 PHASE=staging
+ADMIN=
 ENTRY=
 
 at() {
@@ -124,26 +125,37 @@ validate() {
     timeout 60 runuser -u "$user" -- "${command[@]}" >"$WORK/output" 2>&1 </dev/null || { tail -n 12 "$WORK/output" >&2; return 1; }
 }
 
-# commit: from the first rename on the host is ours to finish or to put back.
+# commit [PATH...]: what is staged for these paths, or all that is left, goes live. From the first rename on the host is
+# ours to finish or to put back.
 commit() {
-    local i path staged=()
+    local i path now=() staged=()
     for i in "${!LIVE[@]}"; do
         path=${LIVE[$i]}
+        [ $# -eq 0 ] || is_among "$path" "$@" || continue
+        [ -e "${path%/*}/.${path##*/}.envoymesh" ] || continue
         if is_directory "$path" && [ -n "$(ls -A -- "$path")" ]; then
             echo "$path is a directory with something in it" >&2
             return 1
         fi
         if [ -e "$path" ] || [ -L "$path" ]; then cp -a -T -- "$path" "$KEPT/previous/$i" || return; fi
+        now+=("$i")
         staged+=("${path%/*}/.${path##*/}.envoymesh")
     done
     [ ${#staged[@]} -eq 0 ] || sync -- "${staged[@]}" || return
     PHASE=committed
-    for i in "${!LIVE[@]}"; do
+    for i in "${now[@]}"; do
         path=${LIVE[$i]}
         ! is_directory "$path" || rmdir -- "$path" || return
         REPLACED+=("$i")
         mv -f -T -- "${path%/*}/.${path##*/}.envoymesh" "$path" || return
     done
+}
+
+is_among() {
+    local one=$1 other
+    shift
+    for other; do [ "$one" != "$other" ] || return 0; done
+    return 1
 }
 
 is_directory() { [ -d "$1" ] && [ ! -L "$1" ]; }
@@ -199,12 +211,13 @@ restart() {
     enable "$1" && systemctl restart -- "$1"
 }
 
-# loaded PORT TEXT...: every TEXT is a line of Envoy's text stats.
+# loaded ADDRESS/PORT TEXT...: every TEXT is a line of Envoy's text stats.
 loaded() {
-    local text port=$1
+    local text at=$1
     shift
     [ $# -eq 0 ] && return
-    asked "$port" GET '/stats?type=TextReadouts'
+    ADMIN=$at
+    asked "$at" GET '/stats?type=TextReadouts'
     for text in "$@"; do
         case $'\n'$ANSWER$'\n' in *$'\n'"$text"$'\n'*) ;; *) MISSING=$text; return 1 ;; esac
     done
@@ -212,16 +225,16 @@ loaded() {
 
 restarts() { systemctl show -p NRestarts --value -- "$1"; }
 
-# ready UNIT PORT PATH SECONDS TEXT...
+# ready UNIT ADDRESS/PORT PATH SECONDS TEXT...
 ready() {
-    local unit=$1 port=$2 path=$3 deadline=$((SECONDS + $4)) looked=$SECONDS status='' before
+    local unit=$1 at=$2 path=$3 deadline=$((SECONDS + $4)) looked=$SECONDS status='' before
     shift 4
     MISSING=
     before=$(restarts "$unit")
     while [ $SECONDS -le $deadline ]; do
-        asked "$port" GET "$path"
+        asked "$at" GET "$path"
         status=${ANSWER%%$'\n'*}
-        case $status in "HTTP/1.1 200 "*) loaded "$port" "$@" && return ;; esac
+        case $status in "HTTP/1.1 200 "*) loaded "$at" "$@" && return ;; esac
         if [ $SECONDS -gt $looked ]; then
             looked=$SECONDS
             [ "$(restarts "$unit")" -le $((before + 3)) ] || break
@@ -229,7 +242,7 @@ ready() {
         sleep 0.05
     done
     {
-        echo "$unit: 127.0.0.1:$port$path answered: ${status:-nothing}${MISSING:+; not loaded: $MISSING}"
+        echo "$unit: ${at/\//:}$path answered: ${status:-nothing}${MISSING:+; not loaded: $MISSING}"
         journalctl -u "$unit" -n 8 -o cat --no-pager | cut -c1-300
     } >&2
     return 1
@@ -242,7 +255,7 @@ settle() { PHASE=settled; }
 # another file was replaced after it, so it comes back before it.
 put_back() {
     local i n path new bad=0
-    [ ${#STARTED[@]} -gt 0 ] && systemctl disable --quiet --now -- "${STARTED[@]}"
+    [ ${#STARTED[@]} -eq 0 ] || systemctl disable --quiet --no-reload -- "${STARTED[@]}"
     for ((n = ${#REPLACED[@]} - 1; n >= 0; n--)); do
         i=${REPLACED[$n]}
         path=${LIVE[$i]}
@@ -253,15 +266,52 @@ put_back() {
             rm -f -- "$path" || bad=1
         fi
     done
+    [ ${#STARTED[@]} -eq 0 ] || { taken_back && systemctl stop -- "${STARTED[@]}"; }
     systemctl daemon-reload || bad=1
     [ ${#RUNNING[@]} -eq 0 ] || { enable "${RUNNING[@]}" && systemctl restart -- "${RUNNING[@]}"; } || bad=1
     return $bad
+}
+
+# taken_back: waits until Envoy has loaded the files that came back, or for three seconds.
+taken_back() {
+    local i key version wanted=() deadline=$((SECONDS + 3))
+    [ -n "$ADMIN" ] || return 0
+    for i in "${REPLACED[@]}"; do
+        [ -f "$KEPT/previous/$i" ] && read -r key version <"$KEPT/previous/$i" || continue
+        [ "$key" != version_info: ] || wanted+=("$version")
+    done
+    while [ ${#wanted[@]} -gt 0 ] && [ $SECONDS -le $deadline ]; do
+        asked "$ADMIN" GET '/stats?type=TextReadouts'
+        case $ANSWER in *": ${wanted[-1]}"*) unset 'wanted[-1]' ;; *) sleep 0.05 ;; esac
+    done
 }
 
 # came_back NEW PATH: a rename puts no directory where a file is.
 came_back() {
     ! is_directory "$1" || rm -f -- "$2" || return
     mv -f -T -- "$1" "$2"
+}
+
+# await_idle UNIT SECONDS: it gets no more requests, and finishes those that it has: waits until nobody has a connection
+# to it.
+await_idle() {
+    local deadline=$((SECONDS + $2))
+    while is_busy "$1" && [ $SECONDS -le $deadline ]; do sleep 0.1; done
+}
+
+# is_busy UNIT: somebody has a connection to an address that its main process listens on.
+is_busy() {
+    local pid sockets at state inode own=' ' others=()
+    pid=$(systemctl show -p MainPID --value -- "$1") && [ "${pid:-0}" -gt 0 ] || return
+    sockets=$(find "/proc/$pid/fd" -lname 'socket:*' -printf '%l ') || return
+    while read -r _ at _ state _ _ _ _ _ inode _; do
+        case $state in
+            0A) case $sockets in *"[$inode]"*) own+="$at " ;; esac ;;
+            01) others+=("$at") ;;
+        esac
+    done <"/proc/$pid/net/tcp"
+    for at in "${others[@]}"; do case $own in *" $at "*) return 0 ;; esac; done
+    return 1
 }
 
 # remove_unit UNIT: stops it; its file goes with `remove_file`, once everything else has succeeded.

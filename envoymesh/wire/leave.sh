@@ -2,10 +2,12 @@
 LEFT=
 ACTIVE='/stats?filter=%5Ehttp%5C.ingress_http%5C.downstream_rq_active%24'
 
-# asked PORT METHOD PATH: puts the HTTP answer into ANSWER; no process is started to learn that nothing listens.
+# asked [ADDRESS/]PORT METHOD PATH: puts the HTTP answer into ANSWER; no process is started to learn that nothing listens.
 asked() {
+    local at=127.0.0.1/$1
     ANSWER=
-    { exec 3<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null || return
+    case $1 in */*) at=$1 ;; esac
+    { exec 3<>"/dev/tcp/$at"; } 2>/dev/null || return
     printf '%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n' "$2" "$3" 2>/dev/null >&3 &&
         ANSWER=$(timeout 3 cat <&3 | tr -d '\r\0')
     exec 3>&-

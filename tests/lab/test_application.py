@@ -26,7 +26,7 @@ async def slow(request):
 
 app = application(Settings("/service/1", "/healthz", "10.0.0.1"))
 app.router.add_get("/slow", slow)
-serve(app, int(sys.argv[1]))
+serve(app, "127.0.0.1", int(sys.argv[1]))
 """
 
 
@@ -53,7 +53,8 @@ def started(port: int, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def application(port: int) -> Iterator[subprocess.Popen[str]]:
-    words = ["--path", "/service/7", "--health-path", "/healthz", "--address", "10.0.0.1", "--port", str(port)]
+    words = ["--path", "/service/7", "--health-path", "/healthz", "--address", "10.0.0.1"]
+    words += ["--listen", "127.0.0.1", "--port", str(port)]
     yield from started(port, "-m", "service", *words)
 
 

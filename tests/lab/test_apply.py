@@ -170,7 +170,7 @@ def test_another_release_of_envoy_is_validated_started_and_taken_back(lab: TestM
 
 
 def test_nobody_who_reads_is_no_problem(lab: TestMesh) -> None:
-    lab.on(HOST, "echo '# by hand' >> /etc/systemd/system/envoymesh-app.service")
+    lab.on(HOST, "echo '# by hand' | tee -a /etc/systemd/system/envoymesh-app-*.service")
     for words in (["plan", "--quiet"], ["plan", "--quiet", "--json"]):
         with subprocess.Popen(
             lab.argv(*words), cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -17,7 +17,7 @@ def entries(lab: TestMesh, *words: str) -> list[dict[str, Any]]:
 
 def test_every_change_is_told_on_its_host_and_nothing_else(lab: TestMesh) -> None:
     before = entries(lab, "--last", "500")
-    lab.on("service1-1", "chmod 600 /etc/systemd/system/envoymesh-app.service")
+    lab.on("service1-1", "chmod 600 /etc/systemd/system/envoymesh-app-*.service")
     lab.run("provision", "--message", 'as "before" $(reboot)\né')
     lab.run("provision")
     now = entries(lab, "--last", "500")
@@ -25,7 +25,7 @@ def test_every_change_is_told_on_its_host_and_nothing_else(lab: TestMesh) -> Non
     last = now[0]
     assert (last["host"], last["what"], last["ending"]) == ("service1-1", "apply", "done")
     assert last["why"] == 'as "before" $(reboot)\né'
-    assert last["changes"] == ["update file:/etc/systemd/system/envoymesh-app.service"]
+    assert last["changes"] == [f"update file:/etc/systemd/system/{lab.application('service1-1')}"]
     assert lab.on("service1-1", f"stat -c '%a %U' {LOG}") == "600 root\n"
     text = lab.run("audit").stdout
     assert all(len(line) <= 100 for line in text.splitlines())
@@ -52,7 +52,7 @@ def test_a_lock_that_was_taken_away_is_told(lab: TestMesh) -> None:
 
 def test_damaged_lines_are_left_out_and_the_next_one_is_whole(lab: TestMesh) -> None:
     before = len(entries(lab, "--limit", "service2"))
-    lab.on("service2-1", f'printf \'{{"at": "20\' >> {LOG}; chmod 600 /etc/systemd/system/envoymesh-app.service')
+    lab.on("service2-1", f'printf \'{{"at": "20\' >> {LOG}; chmod 600 /etc/systemd/system/envoymesh-app-*.service')
     lab.run("provision")
     done = lab.run("audit", "--limit", "service2")
     assert "damaged lines, left out: service2-1: 1" in done.stdout
@@ -62,11 +62,11 @@ def test_damaged_lines_are_left_out_and_the_next_one_is_whole(lab: TestMesh) -> 
 
 def test_a_log_stays_bounded_and_one_that_cannot_be_written_stops_nothing(lab: TestMesh) -> None:
     lab.on("service2-1", f"cp {LOG} /root/audit; for i in $(seq 12000); do tail -n 1 /root/audit; done >> {LOG}")
-    lab.on("service2-1", "chmod 600 /etc/systemd/system/envoymesh-app.service")
+    lab.on("service2-1", "chmod 600 /etc/systemd/system/envoymesh-app-*.service")
     lab.run("provision", "--message", "the last of many")
     assert int(lab.on("service2-1", f"stat -c %s {LOG}")) < 600_000
     assert entries(lab, "--limit", "service2")[0]["why"] == "the last of many"
-    lab.on("service2-1", f"rm {LOG}; mkdir {LOG}; chmod 600 /etc/systemd/system/envoymesh-app.service")
+    lab.on("service2-1", f"rm {LOG}; mkdir {LOG}; chmod 600 /etc/systemd/system/envoymesh-app-*.service")
     try:
         assert "its audit log could not be written" in lab.run("provision").stderr
         lab.run("plan")

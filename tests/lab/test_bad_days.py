@@ -117,7 +117,7 @@ def test_a_taken_port_is_told_before_anything_is_made(tmp_path: Path) -> None:
 
 
 def test_a_host_out_of_reach_is_exit_4_and_the_others_are_done(lab: TestMesh) -> None:
-    lab.on("service2-1", "chmod 600 /etc/systemd/system/envoymesh-app.service")
+    lab.on("service2-1", "chmod 600 /etc/systemd/system/envoymesh-app-*.service")
     with cut_off(lab, "service1-1"):
         done = lab.run("provision", code=4)
         assert "service1-1" in problem(done, "ssh/unreachable")

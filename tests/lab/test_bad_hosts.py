@@ -24,8 +24,8 @@ SAYS_NOTHING = "tcp sport 22 meta length > 60 drop"
 UNITS = "/etc/systemd/system"
 EDITED = {
     "front-envoy": f"chmod 600 {UNITS}/envoymesh-front.service",
-    "service1-1": f"chmod 600 {UNITS}/envoymesh-app.service",
-    "service2-1": f"chmod 600 {UNITS}/envoymesh-app.service",
+    "service1-1": f"chmod 600 {UNITS}/envoymesh-app-*.service",
+    "service2-1": f"chmod 600 {UNITS}/envoymesh-app-*.service",
 }
 """What gives every host something to do, and no client a reason to wait for it."""
 

@@ -76,7 +76,7 @@ def test_a_mesh_without_fault_is_read_in_one_execution_for_each_host(mesh: TestM
 
 
 def test_a_limit_leaves_out_what_others_have_wrong(mesh: TestMesh) -> None:
-    mesh.on("service2-1", "chmod 0600 /etc/systemd/system/envoymesh-app.service")
+    mesh.on("service2-1", "chmod 0600 /etc/systemd/system/envoymesh-app-*.service")
     assert failures(mesh, "--limit", "service1", code=0) == {}
     assert list(failures(mesh, "--limit", "service2", code=2)) == [
         "service2-1: is not as the inventory says: 1 to change"
@@ -94,7 +94,7 @@ def test_a_stopped_sidecar_is_found_from_inside_and_through_the_front(mesh: Test
 
 
 def test_a_stopped_application_is_found_although_its_sidecar_runs(mesh: TestMesh) -> None:
-    mesh.on("service1-2", "systemctl stop envoymesh-app")
+    mesh.on("service1-2", "systemctl stop 'envoymesh-app-*'")
     missing = "front-envoy: not every host of service1 answers"
     found(mesh, missing)
     wrong = failures(mesh, code=1)
@@ -113,7 +113,7 @@ def test_a_managed_file_edited_by_hand_is_drift_and_nothing_else(mesh: TestMesh)
 
 
 def test_an_application_that_all_can_reach_is_found_from_another_host(mesh: TestMesh) -> None:
-    edit = "sed -i s/127.0.0.1/0.0.0.0/ /opt/envoymesh/app/*/service/app.py && systemctl restart envoymesh-app"
+    edit = "sed -i s/host=listen/host=None/ /opt/envoymesh/app/*/service/app.py && systemctl restart 'envoymesh-app-*'"
     mesh.on("service2-1", edit)
     listening = "ss -Hltn 'sport = 8080' | grep -q 0.0.0.0:8080"
     eventually(lambda: mesh.run("exec", "service2-1", listening, code=None).returncode == 0, 20)
@@ -121,7 +121,7 @@ def test_an_application_that_all_can_reach_is_found_from_another_host(mesh: Test
     (finding,) = [f for what, f in wrong.items() if what.startswith("service2-1: lets others in behind its Envoy")]
     assert finding["saw"] == "10.81.0.31:8080 accepts connections"
     mesh.run("provision")
-    mesh.on("service2-1", "systemctl restart envoymesh-app")  # which runs what it was started from until then
+    mesh.on("service2-1", "systemctl restart 'envoymesh-app-*'")  # which runs what it was started from until then
 
 
 def test_a_member_taken_out_by_hand_is_missed(mesh: TestMesh) -> None:

@@ -65,14 +65,14 @@ def test_a_member_that_goes_answers_first_what_it_was_asked(lab: TestMesh) -> No
     lab.run("scale", "service1=2")
     leaving = partial(run, lab.workspace.provider, lab.workspace.mesh.hosts[HostName("service1-2")])
     with ThreadPoolExecutor(8) as pool:
-        leaving("systemctl kill --signal=STOP envoymesh-app")
+        leaving("systemctl kill --signal=STOP 'envoymesh-app-*'")
         asked = [pool.submit(post, lab) for _ in range(8)]
         assert wait(asked, timeout=1).not_done, "some of them must have come to the host that goes"
         with lab.start("scale", "service1=1") as process:
             assert process.stderr is not None
             for line in process.stderr:
                 if re.search("front-envoy +done", line):
-                    leaving("systemctl kill --signal=CONT envoymesh-app")
+                    leaving("systemctl kill --signal=CONT 'envoymesh-app-*'")
     assert process.returncode == 0
     assert {future.result() for future in asked} == {405}
 

@@ -61,7 +61,7 @@ def locks(lab: TestMesh) -> dict[str, dict[str, Any] | None]:
 
 def drift(lab: TestMesh, *hosts: str) -> None:
     for host in hosts:
-        lab.on(host, "chmod 600 /etc/systemd/system/envoymesh-app.service")
+        lab.on(host, "chmod 600 /etc/systemd/system/envoymesh-app-*.service")
 
 
 def test_a_lock_held_by_another_is_told_and_nothing_changes_and_who_reads_passes(lab: TestMesh) -> None:
@@ -125,7 +125,7 @@ def test_a_lock_that_was_released_is_lost_to_who_had_it(lab: TestMesh) -> None:
     assert problem.code == "lock/lost"
     assert "nothing was replaced" in problem.now
     assert "released" in "\n".join(problem.saw)
-    assert lab.on(host, "stat -c %a /etc/systemd/system/envoymesh-app.service") == "600\n"
+    assert lab.on(host, "stat -c %a /etc/systemd/system/envoymesh-app-*.service") == "600\n"
     lab.run("provision")
 
 

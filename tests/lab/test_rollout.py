@@ -12,7 +12,7 @@ from tests.labs import eventually
 from tests.load import load
 from tests.meshes import TestMesh
 
-APP = "systemctl show -p MainPID --value envoymesh-app"
+APP = "systemctl show -p MainPID --value 'envoymesh-app-*'"
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import resource
 import subprocess
 from functools import partial
+from ipaddress import ip_address
 
 import pytest
 
@@ -115,14 +116,22 @@ def test_application_and_admin_are_on_loopback_and_nothing_else_is_open(lab: Tes
         "0.0.0.0:22",
         "[::]:22",
         "127.0.0.1:8001",
-        "127.0.0.1:8080",
+        f"{listening_address(lab)}:8080",
     }
 
 
+def listening_address(lab: TestMesh) -> str:
+    """Return the address of the release on service1-1, which is of the loopback."""
+    address = lab.on("service1-1", "grep -o 'listen [^ ]*' /etc/systemd/system/envoymesh-app-*.service").split()[-1]
+    assert ip_address(address).is_loopback
+    return address
+
+
 def test_processes_run_as_users_of_their_own_within_their_limits(lab: TestMesh) -> None:
+    application = lab.application("service1-1")
     units = {
         "front-envoy": {"envoymesh-front.service": "envoymesh-front"},
-        "service1-1": {"envoymesh-sidecar.service": "envoymesh-sidecar", "envoymesh-app.service": "envoymesh-app"},
+        "service1-1": {"envoymesh-sidecar.service": "envoymesh-sidecar", application: "envoymesh-app"},
     }
     for host, expected in units.items():
         for unit, user in expected.items():
@@ -158,7 +167,7 @@ def test_nothing_to_do_is_one_execution_for_a_host_and_a_change_is_two(lab: Test
     after = {host: lab.executions(host) for host in hosts}
     assert {host: after[host] - before[host] - 1 for host in hosts} == dict.fromkeys(hosts, 1)
     lab.run("plan")
-    lab.on("service1-1", "chmod 0600 /etc/systemd/system/envoymesh-app.service")
+    lab.on("service1-1", "chmod 0600 /etc/systemd/system/envoymesh-app-*.service")
     earlier = lab.executions("service1-1")
     assert "2 unchanged, 1 changed" in lab.run("provision").stdout
     assert lab.executions("service1-1") - earlier - 1 == 2
@@ -202,10 +211,11 @@ def test_an_edited_binary_is_noticed_and_replaced(lab: TestMesh) -> None:
 
 
 def test_a_stopped_unit_is_started_and_a_disabled_one_enabled(lab: TestMesh) -> None:
-    lab.on("service1-1", "systemctl stop envoymesh-sidecar && systemctl disable envoymesh-app")
+    application = lab.application("service1-1")
+    lab.on("service1-1", f"systemctl stop envoymesh-sidecar && systemctl disable {application}")
     plan = lab.run("plan", code=2).stdout
     assert "unit:envoymesh-sidecar.service" in plan
-    assert "unit:envoymesh-app.service" in plan
+    assert f"unit:{application}" in plan
     lab.run("provision")
     lab.run("check")
 

@@ -4,15 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from envoymesh.model.mesh import HostName
+from envoymesh.model.mesh import HostName, ServiceName
 from envoymesh.plan.effects import MEANS, Effect, worst
 from envoymesh.plan.observed import Observed
 from envoymesh.plan.planner import plan_for
 from envoymesh.resources import Resource
-from tests.rendering import BARE, INVENTORY, desired_of, observed_of
+from roles import desired
+from tests.rendering import BARE, INVENTORY, desired_of, mesh_of, observed_of, secrets_of
 
 EDGE, MEMBER = HostName("front-envoy"), HostName("service1-1")
-FRONT, SIDECAR, APP = "envoymesh-front.service", "envoymesh-sidecar.service", "envoymesh-app.service"
+FRONT, SIDECAR, APP = "envoymesh-front.service", "envoymesh-sidecar.service", "envoymesh-app"
 
 
 def effects(before: str, after: str, host: HostName = EDGE) -> dict[str, str]:
@@ -100,6 +101,19 @@ def test_an_envoy_that_is_made_to_read_its_files_again_takes_those_that_it_has_n
     units = {FRONT: replace(observed.units[FRONT], enabled="enabled" if stat else "disabled")}
     observed = replace(observed, answers=answers if stat else observed.answers, units=units)
     assert told(EDGE, desired, observed) == {f"unit:{FRONT}": effect}
+
+
+def test_another_release_is_taken_hot_and_the_process_of_the_one_before_ends() -> None:
+    mesh = mesh_of()
+    code = {"service1": {"__main__.py": b"print()", "requirements.txt": b""}}
+    hosts = mesh.hosts_of(ServiceName("service1"))
+    after = desired(mesh, secrets_of(mesh), {ServiceName(n): c for n, c in code.items()}, hosts)[MEMBER]
+    found = told(MEMBER, after, observed_of(desired_of()[MEMBER]))
+    assert {a.replace(SIDECAR, ""): e for a, e in found.items() if e != "none"} == {
+        "file:sidecar/eds/local_service.yaml": "hot",
+        next(a for a in found if a.startswith("unit:envoymesh-app-") and found[a] == "stop"): "stop",
+    }
+    assert sorted(e for a, e in found.items() if a.startswith("unit:")) == ["none", "stop"]
 
 
 def test_what_goes_takes_its_process_along() -> None:

@@ -122,6 +122,20 @@ def test_what_no_role_asks_for_any_more_goes_units_first_and_directories_from_wi
     ]
 
 
+def test_a_unit_whose_place_another_takes_goes_once_its_requests_are_done() -> None:
+    new = Unit("app-2.service", "s2", Probe(80, "/"), replaces="app")
+    left = frozenset({"unit:app-1.service", "unit:app.service", "unit:other.service"})
+    observed = replace(CONVERGED, manifest=CONVERGED.manifest | left)
+    found = {c.address: (c.action, c.because) for c in plan_for(HOST, (*DESIRED, new), observed).changes}
+    once = (Action.DELETE, "once its requests are done: app-2.service takes its place")
+    assert found == {
+        "unit:app-2.service": (Action.START, "it does not run"),
+        "unit:app-1.service": once,
+        "unit:app.service": once,
+        "unit:other.service": (Action.DELETE, "nothing asks for it any more"),
+    }
+
+
 def test_a_run_that_died_before_its_manifest_is_completed() -> None:
     assert changes(replace(CONVERGED, manifest=frozenset())) == [("manifest:last-apply", Action.UPDATE)]
 

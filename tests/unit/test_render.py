@@ -37,7 +37,7 @@ def anew() -> Iterator[None]:
 
 def text() -> str:
     environment().cache.clear()  # type: ignore[union-attr]
-    return render("sidecar/cds.yaml.j2", app_port=8080)
+    return render("sidecar/cds.yaml.j2", folder="/x")
 
 
 def test_what_was_compiled_is_found_again_and_renders_the_same(anew: None, tmp_path: Path) -> None:

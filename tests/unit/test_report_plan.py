@@ -18,7 +18,7 @@ from envoymesh.run.converge import Reading
 from envoymesh.run.provision import planned
 from roles import desired
 from tests.layers import ROOT
-from tests.rendering import BARE, mesh_of, observed_of, secrets_of
+from tests.rendering import BARE, mesh_of, observed_of, releases_of, secrets_of
 
 FAILED = Problem("apply/not-stored", "no room", "b  file:/x", ("No space left",), "b: nothing was replaced", "df -h")
 AWAY = Problem("ssh/unreachable", "no answer", "c", exit_code=ExitCode.UNREACHABLE)
@@ -45,8 +45,8 @@ def inventory(hosts: int, settings: str = "") -> str:
 def plan_of(before: str, after: str, away: Sequence[str] = (), limit: Sequence[str] = ()) -> Planned:
     """Return the plan that takes hosts from one inventory to another; hosts that the first has not are bare."""
     old, new = mesh_of(before), mesh_of(after)
-    had = desired(old, secrets_of(old), list(old.hosts.values()))
-    wanted = desired(new, secrets_of(new), list(new.hosts.values()))
+    had = desired(old, secrets_of(old), releases_of(old), list(old.hosts.values()))
+    wanted = desired(new, secrets_of(new), releases_of(new), list(new.hosts.values()))
     readings: dict[HostName, Reading | Problem] = {}
     for host, resources in wanted.items():
         observed = observed_of(had[host]) if host in had else BARE
@@ -136,7 +136,7 @@ def test_of_different_diffs_three_are_shown(count: int) -> None:
 def test_what_a_new_host_gets_is_told_without_the_content_of_its_files() -> None:
     plan = plan_of(inventory(3), inventory(4))
     text = text_of(plan)
-    assert "cart-2, a new host: 20 changes" in text
+    assert "cart-2, a new host: 22 changes" in text
     assert "  + create   file:/etc/envoymesh/sidecar/rds.yaml" in text
     assert "    what will be in these files: --json" in text
     assert not any("match:" in line for line in text)
@@ -229,9 +229,9 @@ def test_the_document_of_a_plan_has_what_decides() -> None:
     assert document["batches"] == [["cart-2"], ["front-envoy"]]
     assert document["rollout"] == {"max_parallel": "25%", "canary": 1, "max_failed": 0}
     assert document["counts"] == {
-        **{"changes": 21, "unchanged": 1, "changed": 2, "failed": 0, "unreachable": 0, "not started": 0}
+        **{"changes": 23, "unchanged": 1, "changed": 2, "failed": 0, "unreachable": 0, "not started": 0}
     }
-    assert {name: e["changes"] for name, e in document["effects"].items()} == {"none": 20, "hot": 1}
+    assert {name: e["changes"] for name, e in document["effects"].items()} == {"none": 22, "hot": 1}
     assert document["not_in_limit"] == ["shop-1"]
     assert document["hosts"][0]["changes"][0].keys() == {"address", "action", "because", "effect", "diff"}
 

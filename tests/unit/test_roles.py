@@ -1,18 +1,20 @@
 """What a host must have: what it depends on, and what it must never contain."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envoymesh.model.mesh import HostName, Service, ServiceName
+from envoymesh.model.mesh import Host, HostName, Service, ServiceName, SshSettings
 from envoymesh.problems import Failed
-from envoymesh.resources import Artifact, Directory, File, Probe, Resource, Unit, Validation
+from envoymesh.resources import Artifact, Directory, File, Resource, Unit, Validation
 from roles import desired
 from roles.render import parsed, render
+from roles.service import Application, Code, application
 from service.app import KEEPALIVE_S, SHUTDOWN_S
 from tests.rendering import INVENTORY, desired_of, files_of, mesh_of, secrets_of, validation_of
 
@@ -156,7 +158,7 @@ def test_a_sidecar_closes_idle_connections_before_the_application_does() -> None
 
 
 def test_systemd_is_more_patient_than_a_stopping_application() -> None:
-    text = files_of(desired_of()[MEMBER])["/etc/systemd/system/envoymesh-app.service"].content.decode()
+    (text,) = (f.content.decode() for p, f in files_of(desired_of()[MEMBER]).items() if "/envoymesh-app-" in p)
     assert int(re.findall(r"TimeoutStopSec=(\d+)s", text)[0]) > SHUTDOWN_S
 
 
@@ -167,7 +169,52 @@ def test_application_and_admin_are_on_loopback_and_the_sidecar_on_the_mesh_addre
     for host, folder in ((EDGE, FRONT), (MEMBER, SIDECAR)):
         admin = parsed(files_of(desired_of()[host])[f"{folder}/bootstrap.yaml"].content.decode())["admin"]
         assert admin["address"]["socket_address"] == {"address": "127.0.0.1", "port_value": 8001}
-    assert units(resources)["envoymesh-app.service"].probe == Probe(8080, "/healthz")
+    (probe,) = (u.probe for name, u in units(resources).items() if name.startswith("envoymesh-app-"))
+    assert (probe.port, probe.path) == (8080, "/healthz")
+    assert ip_address(probe.address).is_loopback
+    (member,) = document(resources, f"{SIDECAR}/eds/local_service.yaml")["resources"]
+    (endpoint,) = member["endpoints"][0]["lb_endpoints"]  # type: ignore[index]
+    assert endpoint["endpoint"]["address"]["socket_address"] == {"address": probe.address, "port_value": 8080}
+
+
+def release_of(requirements: str = "", address: str = "10.77.0.21", **code: str) -> Application:
+    """Return a release on a host."""
+    files = {f"{name}.py": text.encode() for name, text in code.items()}
+    host = Host(MEMBER, IPv4Address(address), ServiceName("service1"), SshSettings())
+    service = Service(ServiceName("service1"), "/service/1")
+    return application(host, service, Code({**files, "requirements.txt": requirements.encode()}))
+
+
+def test_releases_never_share_a_unit_or_an_address_and_one_is_always_the_same() -> None:
+    same = release_of(__main__="1")
+    others = [
+        release_of(__main__="2"),
+        release_of("aiohttp", __main__="1"),
+        release_of(address="10.7.0.1", __main__="1"),
+    ]
+    assert (same.unit, same.listen) == (release_of(__main__="1").unit, release_of(__main__="1").listen)
+    assert len({a.unit for a in (same, *others)}) == len({a.listen for a in (same, *others)}) == 4
+
+
+@given(st.binary(min_size=6, max_size=6))
+def test_a_release_listens_on_an_address_of_the_loopback_that_nobody_else_uses(digest: bytes) -> None:
+    address = IPv4Address(Application(Code({"requirements.txt": b""}), {}, digest.hex()).listen)
+    assert address in IPv4Network("127.0.0.0/8")
+    assert address not in IPv4Network("127.0.0.0/16")
+    assert address != IPv4Address("127.255.255.255")
+
+
+def test_another_release_is_another_unit_and_another_endpoint_and_nothing_else() -> None:
+    mesh = mesh_of()
+    hosts = mesh.hosts_of(ServiceName("service1"))
+    files: list[Mapping[str, bytes]] = [{"__main__.py": text, "requirements.txt": b""} for text in (b"1", b"2")]
+    old, new = (desired(mesh, secrets_of(mesh), {ServiceName("service1"): f}, hosts)[MEMBER] for f in files)
+    differs = {re.sub("[0-9a-f]{12,}", "ID", address) for address in changed(old, new)}
+    assert differs == {
+        "artifact:/opt/envoymesh/app/ID",
+        "file:/etc/systemd/system/envoymesh-app-ID.service",
+        f"file:{SIDECAR}/eds/local_service.yaml",
+    }
 
 
 def test_two_envoys_never_share_memory() -> None:
@@ -192,6 +239,6 @@ def test_a_service_without_hosts_has_no_endpoints() -> None:
     mesh = mesh_of()
     hosts = {name: host for name, host in mesh.hosts.items() if host.service != "service2"}
     smaller = replace(mesh, hosts=hosts)
-    resources = desired(smaller, secrets_of(mesh), smaller.edges)[EDGE]
+    resources = desired(smaller, secrets_of(mesh), {}, smaller.edges)[EDGE]
     (members,) = document(resources, f"{FRONT}/eds/service2.yaml")["resources"]
     assert members["endpoints"] == [{"lb_endpoints": []}]

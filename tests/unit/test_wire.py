@@ -9,7 +9,7 @@ from envoymesh.model.mesh import HostName
 from envoymesh.plan.change import Action, Change, HostPlan
 from envoymesh.plan.generation import Run
 from envoymesh.problems import Failed
-from envoymesh.resources import Directory, File
+from envoymesh.resources import Directory, File, Probe, Resource, Unit
 from envoymesh.run.converge import apply_problem
 from envoymesh.wire.apply import payload_for
 from envoymesh.wire.frames import MARK, frames_from
@@ -64,6 +64,33 @@ def test_names_in_scripts_are_words_never_syntax() -> None:
     assert f"directories {quoted}\npaths {quoted}\n" in script
     head = b"".join(PAYLOAD.stream()).split(b"\n", 1)[1]
     assert f"stage {quoted} root root 0644 600 {FILE.sha256} || abort".encode() in head
+
+
+def test_a_unit_serves_before_anything_refers_to_it_and_the_one_before_it_ends_last() -> None:
+    unit = Unit("app-2.service", "s", Probe(80, "/", address="127.7.7.7"), replaces="app")
+    units = [File(f"/etc/systemd/system/{name}", b"") for name in (unit.name, "envoy.service")]
+    files = (*units, File("/etc/eds.yaml", b""))
+    changes = [Change(r.address, Action.CREATE, "", resource=r) for r in files]
+    changes.append(Change(unit.address, Action.START, "", resource=unit))
+    changes += [Change(f"unit:{name}", Action.DELETE, "") for name in ("app-1.service", "other.service")]
+    envoy = Unit("envoy.service", "s", Probe(8001, "/ready"))
+    wanted: tuple[Resource, ...] = (*files, unit, envoy)
+    plan = HostPlan(HostName("web"), "7.1", tuple(changes), tuple(r.address for r in wanted), wanted, {})
+    words = [call.words for call in payload_for(plan, RUN, {}).calls]
+    live = [w for w in words[words.index(next(w for w in words if w[0] == "commit")) :] if w[0] != "remember"]
+    assert live == [
+        ("commit", units[0].path, units[1].path),
+        ("reload",),
+        ("restart", "app-2.service"),
+        ("ready", "app-2.service", "127.7.7.7/80", "/", "60"),
+        ("commit",),
+        ("remove_unit", "other.service"),
+        ("ready", "envoy.service", "127.0.0.1/8001", "/ready", "60"),
+        ("settle",),
+        ("keep", "5"),
+        ("await_idle", "app-1.service", "316"),
+        ("remove_unit", "app-1.service"),
+    ]
 
 
 def test_the_stream_announces_its_calls_and_ends_with_the_content() -> None:

@@ -11,6 +11,7 @@ from envoymesh.machines import image, nspawn, vagrant_box
 from envoymesh.model.secrets import KeyPair, Secrets
 from envoymesh.resources import Artifact, Platform
 from envoymesh.run.artifacts import blob_for
+from envoymesh.run.releases import PROJECT, package_in
 from roles import desired
 from tests.labs import quiet, small_mesh
 from tests.vagrant.libvirt_namespace import libvirt_namespace
@@ -30,7 +31,9 @@ def artifacts() -> None:
     platform = Platform(os.uname().machine, (2, 31), (int(version[0]), int(version[1])))
     mesh = small_mesh()
     secrets = Secrets({edge.name: KeyPair(b"", b"") for edge in mesh.edges}, b"")
-    for resource in chain.from_iterable(desired(mesh, secrets, list(mesh.hosts.values())).values()):
+    releases = dict.fromkeys(mesh.services, package_in(PROJECT))
+    wanted = desired(mesh, secrets, releases, list(mesh.hosts.values()))
+    for resource in chain.from_iterable(wanted.values()):
         if isinstance(resource, Artifact):
             blob_for(resource.source, platform, image.cache_dir())
 
