@@ -22,6 +22,11 @@ LOCK_WAIT = "seconds to wait for another operator's lock, such as 300 or 5m; oth
 TIMEOUT = "seconds that a login to a host may take; otherwise as the inventory or ~/.ssh/config says, else 10"
 JSON = "print one JSON document instead of text"
 HOST = "name of the host"
+ROLLOUT = {
+    "max_parallel": "hosts of a service that change at a time, a number or a share such as 25%",
+    "canary": "hosts that change before all others",
+    "max_failed": "hosts that may fail before no other one is begun",
+}
 TELLS = {"quiet": "print only the answer and problems", "verbose": "print a line for every step"}
 
 Body = Callable[..., partial[int]]
@@ -123,9 +128,7 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     message=MESSAGE,
     lock_wait=LOCK_WAIT,
     timeout=TIMEOUT,
-    max_parallel="hosts of a service that change at a time, a number or a share such as 25%",
-    canary="hosts that change before all others",
-    max_failed="hosts that may fail before no other one is begun",
+    **ROLLOUT,
     json=JSON,
     inventory=INVENTORY,
 )
@@ -156,6 +159,49 @@ def provision(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     rollout = {"max_parallel": max_parallel, "canary": canary, "max_failed": max_failed}
     writing = {"message": message, "lock_wait": lock_wait, "timeout": timeout}
     return work("provision", inventory, limit, plan, writing, rollout)
+
+
+@command(
+    tells=True,
+    service="the service that gets another release",
+    from_="folder with the release's code; otherwise the project's `service/`",
+    release="its name: one that this box keeps, or with --from a new one; otherwise a digest of the code",
+    message=MESSAGE,
+    lock_wait=LOCK_WAIT,
+    timeout=TIMEOUT,
+    **ROLLOUT,
+    json=JSON,
+    inventory=INVENTORY,
+)
+def deploy(  # noqa: PLR0913, PLR0917 - one parameter for each flag
+    c: Context,
+    service: str,
+    from_: str = "",
+    release: str = "",
+    message: str = "",
+    lock_wait: str = "",
+    timeout: str = "",
+    max_parallel: str = "",
+    canary: str = "",
+    max_failed: str = "",
+    json: bool = False,
+    inventory: str = "inventory.yaml",
+) -> partial[int]:
+    """Bring another release of a service's application to its hosts, without a lost request.
+
+    It starts beside the one that serves, which goes when it is ready and has finished its
+    requests. If a host is not healthy with it, as the front sees it, all get back what they had,
+    and so does the inventory.
+
+    Exit code 0: done, 1: a host failed, 4: a host is out of reach.
+
+    Example: ./mesh deploy service1 --from ../shop
+
+    Example: ./mesh deploy service1 --release 3f1c0a9be72d
+    """
+    rollout = {"max_parallel": max_parallel, "canary": canary, "max_failed": max_failed}
+    writing = {"message": message, "lock_wait": lock_wait, "timeout": timeout}
+    return work("deploy", inventory, service, {"folder": from_, "name": release}, writing, rollout)
 
 
 @command(limit=LIMIT, json=JSON, inventory=INVENTORY)

@@ -23,6 +23,7 @@ from envoymesh.report.plan import Document, Line, outcome_lines, outcomes_docume
 from envoymesh.report.terminal import Terminal, problems_json, say
 from envoymesh.run import audit as audits
 from envoymesh.run import check as checks
+from envoymesh.run import deploy as deploys
 from envoymesh.run import history as histories
 from envoymesh.run import lifecycle, members, plans, remote
 from envoymesh.run import lock as locks
@@ -137,6 +138,28 @@ def provision(  # noqa: PLR0913 - one parameter for each flag
             hosts = tuple(h for h in hosts if h.name in saved.hosts)
         outcomes = provisioning.provision(workspace, hosts, terminal.notify, saved)
     return _show(outcomes, terminal, f"./mesh provision --limit {FAILED}")
+
+
+def deploy(  # noqa: PLR0913 - one parameter for each flag
+    inventory: str,
+    service: str,
+    release: Mapping[str, str],
+    writing: Mapping[str, str],
+    rollout: Mapping[str, str],
+    *,
+    terminal: Terminal,
+) -> ExitCode:
+    """Bring a release, which has a folder or a name, to a service; `writing` is as for `provision`."""
+    with _writing(inventory, **{**writing, "message": writing["message"] or f"deploy {service}"}) as written:
+        name = members.service_named(written.mesh, service)
+        chosen = deploys.release_from(written, name, **release)
+        message = writing["message"] or f"deploy {name} --release {chosen}"
+        mesh = replace(written.mesh, rollout=rollout_with(written.mesh.rollout, rollout))
+        workspace = replace(written, mesh=mesh, run=replace(written.run, why=message))
+        outcomes = deploys.deploy(workspace, name, chosen, terminal.notify)
+    failed = any(o.kind is OutcomeKind.FAILED for o in outcomes)
+    again = f"./mesh deploy {name} --release {chosen}" if failed else f"./mesh provision --limit {FAILED}"
+    return _show(outcomes, terminal, again)
 
 
 def history(inventory: str, limit: str, *, json: bool) -> ExitCode:

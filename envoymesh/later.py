@@ -27,6 +27,7 @@ LATER = frozenset(
         "envoymesh.report.status",
         "envoymesh.run.audit",
         "envoymesh.run.check",
+        "envoymesh.run.deploy",
         "envoymesh.run.history",
         "envoymesh.run.lifecycle",
         "envoymesh.run.members",

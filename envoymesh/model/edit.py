@@ -1,4 +1,4 @@
-"""Edits of the inventory's text that touch the lines of one host and no other. Pure."""
+"""Edits of the inventory's text that touch the lines of one host or one setting, and no other. Pure."""
 
 from ipaddress import IPv4Address
 
@@ -38,6 +38,51 @@ def without_host(text: str, name: HostName) -> str:
     return "".join([*before, *after])
 
 
+def with_release(text: str, service: ServiceName, release: str | None) -> str:
+    """Return the inventory `text` with another release of a service; with None, it names none."""
+    entry = next(value for key, value in _section(text, "services").value if key.value == service)
+    at = next((i for i, (key, _) in enumerate(entry.value) if key.value == "release"), None)
+    if at is None:
+        return text if release is None else _with_setting(text, entry, f'release: "{release}"')
+    value = entry.value[at][1]
+    if release is not None:
+        return f'{text[: value.start_mark.index]}"{release}"{text[value.end_mark.index :]}'
+    start, end = _span_in_line(entry, at) if entry.flow_style else _span_of_lines(text, *entry.value[at])
+    return text[:start] + text[end:]
+
+
+def _with_setting(text: str, entry: MappingNode, setting: str) -> str:
+    """Return the text with one more setting at the end of a mapping, on a line of its own where each has one."""
+    key, value = entry.value[-1]
+    last = value.end_mark.index
+    if entry.flow_style:
+        return f"{text[:last]}, {setting}{text[last:]}"
+    line_end = _line_end(text, last)
+    end = "\r\n" if "\r\n" in text else "\n"
+    return f"{text[:line_end]}{end}{' ' * key.start_mark.column}{setting}{text[line_end:]}"
+
+
+def _span_in_line(entry: MappingNode, at: int) -> tuple[int, int]:
+    """Return where a setting of a mapping in braces begins and ends, with one of the commas beside it."""
+    key, value = entry.value[at]
+    if at:
+        return entry.value[at - 1][1].end_mark.index, value.end_mark.index
+    return key.start_mark.index, entry.value[1][0].start_mark.index
+
+
+def _span_of_lines(text: str, key: Node, value: Node) -> tuple[int, int]:
+    """Return where the lines of a setting begin and end, with the line's end before them."""
+    begin = key.start_mark.index - key.start_mark.column
+    before = len(text[:begin].removesuffix("\n").removesuffix("\r"))
+    return before, _line_end(text, value.end_mark.index)
+
+
+def _line_end(text: str, index: int) -> int:
+    """Return where the line ends that `index` is in, before what ends it."""
+    end = text.find("\n", index)
+    return len(text) if end < 0 else end - (text[end - 1] == "\r")
+
+
 def new_names(mesh: Mesh, service: ServiceName, count: int) -> list[HostName]:
     """Return `count` unused names SERVICE-N, the lowest numbers first."""
     numbered = (HostName(f"{service}-{n}") for n in range(1, len(mesh.hosts) + count + 1))
@@ -68,9 +113,14 @@ def new_addresses(mesh: Mesh, service: ServiceName, count: int) -> list[IPv4Addr
     return chosen
 
 
-def _host_entries(text: str) -> list[tuple[Node, Node]]:
+def _section(text: str, name: str) -> MappingNode:
     root = YAML(typ="safe", pure=True).compose(text)
-    hosts = next(value for key, value in root.value if key.value == "hosts")
+    found: MappingNode = next(value for key, value in root.value if key.value == name)
+    return found
+
+
+def _host_entries(text: str) -> list[tuple[Node, Node]]:
+    hosts = _section(text, "hosts")
     if hosts.flow_style:
         raise Failed(
             Problem(

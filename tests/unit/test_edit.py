@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from envoymesh.model.edit import new_addresses, new_names, with_host, without_host
+from envoymesh.model.edit import new_addresses, new_names, with_host, with_release, without_host
 from envoymesh.model.inventory import parse
 from envoymesh.model.mesh import HostName, ServiceName
 from envoymesh.problems import Failed
@@ -72,6 +72,32 @@ def test_hosts_on_one_line_are_refused() -> None:
     with pytest.raises(Failed) as failed:
         with_host(text, HostName("s-1"), ServiceName("s"), IPv4Address("10.77.0.11"))
     assert failed.value.problems[0].code == "inventory/layout"
+
+
+FLOW = "services: {cart: {path: /cart}}"
+BRACES = BLOCK.replace(FLOW, "services:\n  cart: {path: /cart} # ours\n  shop: {path: /shop}")
+LINES = BLOCK.replace(FLOW, "services:\n    # the cart\n    cart:\n        path: /cart # ours\n    shop: {path: /shop}")
+
+
+@pytest.mark.parametrize("crlf", [False, True])
+@pytest.mark.parametrize("text", [BLOCK, BRACES, LINES])
+def test_a_release_entered_and_taken_out_leaves_the_text_as_it_was(text: str, crlf: bool) -> None:
+    text, service = text.replace("\n", "\r\n") if crlf else text, ServiceName("cart")
+    entered = with_release(text, service, "1e5")
+    assert parse(entered, "inventory.yaml", seed="").services[service].release == "1e5"
+    assert parse(with_release(entered, service, "two"), "inventory.yaml", seed="").services[service].release == "two"
+    assert with_release(with_release(entered, service, "two"), service, "1e5") == entered
+    assert with_release(entered, service, None) == text
+    assert with_release(text, service, None) == text
+    assert {line for line in text.splitlines() if "{path: /cart}" not in line} <= set(entered.splitlines())
+
+
+@pytest.mark.parametrize("entry", ["{release: one, path: /cart}", "\n    release: one\n    path: /cart"])
+def test_a_release_may_stand_before_the_path(entry: str) -> None:
+    text = f"services:\n  cart: {entry}\n"
+    assert "release" not in with_release(text, ServiceName("cart"), None)
+    assert 'release: "two"' in with_release(text, ServiceName("cart"), "two")
+    assert "path: /cart" in with_release(text, ServiceName("cart"), None)
 
 
 def test_names_and_addresses_fill_gaps_and_never_collide() -> None:
