@@ -37,8 +37,8 @@ def deploy(workspace: Workspace, service: ServiceName, release: str, notify: Not
         Failed: nothing was changed, and the inventory is as it was.
     """
     before = workspace.mesh.services[service].release
-    edited = workspace.edited(partial(with_release, service=service, release=release))
-    entered = replace(edited, mesh=replace(edited.mesh, rollout=workspace.mesh.rollout))  # flags may have changed it
+    services = {**workspace.mesh.services, service: replace(workspace.mesh.services[service], release=release)}
+    entered = replace(workspace, mesh=replace(workspace.mesh, services=services))
     if release == before:
         return provision(entered, entered.mesh.hosts_of(service), notify)
     workspace.save(partial(with_release, service=service, release=release))
