@@ -19,6 +19,7 @@ from tests.releases import SERVES, release
 HOST = "service1-1"
 GOOD = {"GET 200", "POST 200"}
 UPLOAD_S = 8
+ASKED_BY_A_FRONT = "'Envoy/HC' in request.headers.get('user-agent', '')"
 
 
 def slow_answer(port: int) -> bytes:
@@ -141,13 +142,37 @@ def test_a_release_that_does_not_start_takes_no_place(first: TestMesh, tmp_path:
 
 def test_a_release_that_the_front_does_not_find_healthy_goes_back(first: TestMesh, tmp_path: Path) -> None:
     text = first.inventory.read_text()
-    health = "if 'Envoy/HC' in request.headers.get('user-agent', ''): return web.Response(status=503)"
-    done = first.run("deploy", "service1", "--from", str(release(tmp_path, "ill", health=health)), "--json", code=1)
+    health = f"if {ASKED_BY_A_FRONT}: raise OSError"
+    with loaded(first) as answers:
+        done = first.run("deploy", "service1", "--from", str(release(tmp_path, "ill", health=health)), "--json", code=1)
+    assert set(answers) == GOOD
     [host] = document(done.stdout)["hosts"]
     assert host["problem"]["code"] == "rollout/not-healthy"
     assert "was given back what it had before" in host["problem"]["now"]
     assert first.inventory.read_text() == text
     is_whole(first, "first")
+
+
+@pytest.fixture
+def two(first: TestMesh) -> Iterator[TestMesh]:
+    """The mesh with two hosts of service1."""
+    first.run("scale", "service1=2")
+    yield first
+    first.run("scale", "service1=1")
+
+
+def test_where_the_second_host_is_not_well_the_first_one_goes_back_too(two: TestMesh, tmp_path: Path) -> None:
+    text = two.inventory.read_text()
+    health = f"import os\n    if os.uname().nodename == 'service1-2' and {ASKED_BY_A_FRONT}: raise OSError"
+    with loaded(two) as answers:
+        told = deploy(two, release(tmp_path, "half", health=health), code=1)
+    assert set(answers) == GOOD, told
+    assert ": batch 1 of 2: service1-1" in re.sub(" +", " ", told).replace("- batch", ": batch")
+    assert re.search(r"(?m)^service1-1 +failed +deploy/taken-back$", told)
+    assert re.search(r"(?m)^service1-2 +failed +rollout/not-healthy$", told)
+    assert two.inventory.read_text() == text
+    assert {two.get("/service/1") for _ in range(20)} == {(200, "first\n")}
+    two.run("plan")
 
 
 def test_what_is_cut_off_between_start_and_switch_is_completed(first: TestMesh, tmp_path: Path) -> None:
