@@ -84,12 +84,13 @@ def test_a_host_that_nobody_stands_in_for_is_not_rebooted_unless_that_is_wanted(
 
 def test_a_host_is_not_rebooted_where_the_other_one_is_not_healthy(two: TestMesh) -> None:
     before = boots(two)
-    two.on("service1-2", "systemctl stop envoymesh-app")
+    application = two.application("service1-2")
+    two.on("service1-2", f"systemctl stop {application}")
     try:
         eventually(lambda: two.hostnames("service1") == {"service1-1"})
         assert "problem reboot/nobody-else: " in two.run("reboot", "service1-1", code=1).stderr
     finally:
-        two.on("service1-2", "systemctl start envoymesh-app")
+        two.on("service1-2", f"systemctl start {application}")
     assert boots(two) == before
 
 
