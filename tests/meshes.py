@@ -119,6 +119,12 @@ class TestMesh:
         finally:
             connection.close()
 
+    def release(self) -> str | None:
+        """Return the release of service 1 that answers, as tests/releases.py has it tell."""
+        with closing(http.client.HTTPConnection("127.0.0.1", self.http, timeout=10)) as connection:
+            connection.request("GET", "/service/1")
+            return connection.getresponse().getheader("release")
+
     def hostnames(self, service: str, requests: int = 40) -> set[str]:
         """Return the host names that answer for a service."""
         bodies = [self.get(f"/service/{service[-1]}")[1] for _ in range(requests)]

@@ -1,54 +1,33 @@
-"""Releases of an application, for tests: each is a package of its own that says which one it is."""
+"""Releases of the application, for tests: each tells its name in a header, and is as the project's own but for that."""
 
 import shutil
 from pathlib import Path
 
 from tests.layers import ROOT
 
-PROGRAM = """\
-import argparse, asyncio
-from aiohttp import web
-
-parser = argparse.ArgumentParser()
-for name in ("listen", "port", "path", "health-path", "address"):
-    parser.add_argument(f"--{{name}}", required=True)
-args = parser.parse_args()
-NAME = {name!r}
-
-async def hello(request):
-    if request.can_read_body:
-        return web.Response(text=f"{{NAME}} {{len(await request.read())}}\\n")
-    return web.Response(text=f"{{NAME}}\\n")
-
-async def slow(request):
-    answer = web.StreamResponse()
-    await answer.prepare(request)
-    for number in range(50):
-        await answer.write(b"%d\\n" % number)
-        await asyncio.sleep(0.1)
-    await answer.write(f"{{NAME}}\\n".encode())
-    return answer
-
-async def health(request):
-    {health}
-    return web.Response(text="ok\\n")
-
-app = web.Application(client_max_size=2**30)
-app.add_routes([
-    web.get(args.path, hello), web.post(args.path, hello), web.get(f"{{args.path}}/slow", slow),
-    web.get(args.health_path, health),
-])
-{start}
-"""
-
-SERVES = "web.run_app(app, host=args.listen, port=int(args.port), shutdown_timeout=0.1, print=None)"
-"""It waits for nobody when it is stopped."""
+HEALTH = "    async def health(_: web.Request) -> web.Response:\n"
 
 
-def release(folder: Path, name: str, *, health: str = "", start: str = SERVES) -> Path:
-    """Make a release that answers with its name; `health` and `start` are what its health check and its start do."""
+def release(folder: Path, name: str, *, health: str = "", start: str = "") -> Path:
+    """Make a release that waits for nobody when it is stopped; return its folder.
+
+    Args:
+        folder: where its folder is made.
+        name: its name.
+        health: a statement for its health check, which has a `request`.
+        start: a statement for its start.
+    """
     package = folder / name
-    package.mkdir()
-    (package / "__main__.py").write_text(PROGRAM.format(name=name, health=health or "pass", start=start))
-    shutil.copy(ROOT / "service" / "requirements.txt", package)
+    shutil.copytree(ROOT / "service", package, ignore=shutil.ignore_patterns("__pycache__"))
+    main, app = package / "__main__.py", package / "app.py"
+    main.write_text(main.read_text().replace("\nmain()", f"\n{start or 'pass'}\nmain()"))
+    text = app.read_text()
+    for old, new in (
+        ("SHUTDOWN_S = 15", "SHUTDOWN_S = 0.1"),
+        ("web.Response(text=body, ", f'web.Response(text=body, headers={{"release": "{name}"}}, '),
+        (HEALTH, f"{HEALTH.replace('_:', 'request:')}        {health or 'pass'}\n"),
+    ):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    app.write_text(text)
     return package

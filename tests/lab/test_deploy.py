@@ -1,65 +1,20 @@
-"""Releases that take the place of others on hosts that serve: no request is lost, and what is not well goes back."""
+"""Releases that take the place of others on hosts that serve: what is not well goes back, what is cut off is completed.
 
-import http.client
+That no request is lost while all is well: tests/lab/test_no_request_lost.py.
+"""
+
 import re
-import time
-from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.labs import eventually
 from tests.load import load
 from tests.meshes import TestMesh, document
-from tests.releases import SERVES, release
+from tests.releases import release
 
 HOST = "service1-1"
-GOOD = {"GET 200", "POST 200"}
-UPLOAD_S = 8
 ASKED_BY_A_FRONT = "'Envoy/HC' in request.headers.get('user-agent', '')"
-
-
-def slow_answer(port: int) -> bytes:
-    """Return the body of an answer that takes 5 s."""
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
-        connection.request("GET", "/service/1/slow")
-        answer = connection.getresponse()
-        return b"%d " % answer.status + answer.read()
-
-
-def slow_upload(port: int) -> bytes:
-    """Return the answer to a body that takes 8 s to arrive."""
-
-    def body() -> Iterator[bytes]:
-        for _ in range(UPLOAD_S * 10):
-            yield b"x" * 1000
-            time.sleep(0.1)
-
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
-        connection.request("POST", "/service/1", body(), {"Content-Length": str(UPLOAD_S * 10000)})
-        answer = connection.getresponse()
-        return b"%d " % answer.status + answer.read()
-
-
-@contextmanager
-def in_flight(port: int) -> Iterator[tuple[Future[bytes], Future[bytes]]]:
-    """Give an answer of 5 s and an upload of 8 s that have begun."""
-    with ThreadPoolExecutor() as pool:
-        futures = pool.submit(slow_answer, port), pool.submit(slow_upload, port)
-        time.sleep(0.5)  # both have been sent to the application, and end after it
-        yield futures
-
-
-@contextmanager
-def loaded(lab: TestMesh) -> Iterator[Counter[str]]:
-    """Give the answers to clients that ask before, during and after what is done."""
-    with load(lab, "GET", "POST") as answers:
-        yield answers
-        after = answers.total()
-        eventually(lambda: answers.total() > after + 200, what="requests after it")
 
 
 @pytest.fixture(scope="module")
@@ -97,42 +52,30 @@ def units(lab: TestMesh) -> list[str]:
     return running
 
 
-def is_whole(lab: TestMesh, body: str) -> None:
-    """See that one release runs, which answers so, and that nothing is left to do."""
+def is_whole(lab: TestMesh, name: str) -> None:
+    """See that one release runs, which is that one, and that nothing is left to do."""
     assert len(units(lab)) == 1
-    assert lab.get("/service/1") == (200, f"{body}\n")
+    assert lab.release() == name
     lab.run("plan")
 
 
-def test_a_release_takes_the_place_of_another_and_back_and_nobody_notices(first: TestMesh, tmp_path: Path) -> None:
+def test_a_release_is_named_by_the_inventory_and_one_from_before_is_kept(first: TestMesh, tmp_path: Path) -> None:
     text = first.inventory.read_text()
-    with loaded(first) as answers, in_flight(first.http) as (answer, upload):
-        told = deploy(first, release(tmp_path, "second"))
-        assert answer.result().endswith(b"\nfirst\n")
-        assert upload.result() == b"200 first %d\n" % (UPLOAD_S * 10000)
-    assert set(answers) == GOOD, told
+    deploy(first, release(tmp_path, "second"))
     is_whole(first, "second")
     assert first.inventory.read_text() == text.replace('"first"', '"second"')
-    with loaded(first) as answers:
-        first.run("deploy", "service1", "--release", "first")
-    assert set(answers) == GOOD
+    first.run("deploy", "service1", "--release", "first")
     is_whole(first, "first")
     assert first.inventory.read_text() == text
-
-
-def test_to_stop_and_start_it_instead_cuts_off_what_takes_longer(first: TestMesh) -> None:
-    with in_flight(first.http) as (answer, upload):
-        first.on(HOST, "systemctl restart 'envoymesh-app-*'")
-        assert not [f for f in (answer, upload) if f.exception() is None and f.result().endswith(b"first\n")]
+    assert "did you mean `second`?" in first.run("deploy", "service1", "--release", "scond", code=1).stderr
 
 
 def test_a_release_that_does_not_start_takes_no_place(first: TestMesh, tmp_path: Path) -> None:
     text, unit = first.inventory.read_text(), units(first)
     pid = first.on(HOST, f"systemctl show -p MainPID {unit[0]}")
-    with loaded(first) as answers, in_flight(first.http) as (answer, upload):
+    with load(first, "a release that does not start") as seen:
         told = deploy(first, release(tmp_path, "broken", start="raise SystemExit(1)"), code=1)
-        assert (answer.result()[-6:], upload.result()[-6:]) == (b"first\n", b"80000\n")
-    assert set(answers) == GOOD, told
+    assert seen.figures.failed == {}, told
     assert "problem unit/not-ready" in told
     assert re.search(r"now +service1-1: .*; inventory.yaml has release first of service1 again", told)
     assert first.inventory.read_text() == text
@@ -142,10 +85,10 @@ def test_a_release_that_does_not_start_takes_no_place(first: TestMesh, tmp_path:
 
 def test_a_release_that_the_front_does_not_find_healthy_goes_back(first: TestMesh, tmp_path: Path) -> None:
     text = first.inventory.read_text()
-    health = f"if {ASKED_BY_A_FRONT}: raise OSError"
-    with loaded(first) as answers:
-        done = first.run("deploy", "service1", "--from", str(release(tmp_path, "ill", health=health)), "--json", code=1)
-    assert set(answers) == GOOD
+    ill = release(tmp_path, "ill", health=f"if {ASKED_BY_A_FRONT}: raise OSError")
+    with load(first, "a release that is not healthy") as seen:
+        done = first.run("deploy", "service1", "--from", str(ill), "--json", code=1)
+    assert seen.figures.failed == {}, "there is no other host, so the front goes on"
     [host] = document(done.stdout)["hosts"]
     assert host["problem"]["code"] == "rollout/not-healthy"
     assert "was given back what it had before" in host["problem"]["now"]
@@ -163,31 +106,31 @@ def two(first: TestMesh) -> Iterator[TestMesh]:
 
 def test_where_the_second_host_is_not_well_the_first_one_goes_back_too(two: TestMesh, tmp_path: Path) -> None:
     text = two.inventory.read_text()
-    health = f"import os\n    if os.uname().nodename == 'service1-2' and {ASKED_BY_A_FRONT}: raise OSError"
-    with loaded(two) as answers:
+    health = f"if socket.gethostname() == 'service1-2' and {ASKED_BY_A_FRONT}: raise OSError"
+    with load(two, "a release that is not healthy on the second host") as seen:
         told = deploy(two, release(tmp_path, "half", health=health), code=1)
-    assert set(answers) == GOOD, told
-    assert ": batch 1 of 2: service1-1" in re.sub(" +", " ", told).replace("- batch", ": batch")
+    assert seen.figures.failed == {}, told
+    assert "batch 1 of 2: service1-1" in told
     assert re.search(r"(?m)^service1-1 +failed +deploy/taken-back$", told)
     assert re.search(r"(?m)^service1-2 +failed +rollout/not-healthy$", told)
     assert two.inventory.read_text() == text
-    assert {two.get("/service/1") for _ in range(20)} == {(200, "first\n")}
+    assert {two.release() for _ in range(20)} == {"first"}
     two.run("plan")
 
 
 def test_what_is_cut_off_between_start_and_switch_is_completed(first: TestMesh, tmp_path: Path) -> None:
-    slow = release(tmp_path, "slow", start="import time; time.sleep(8); " + SERVES)
-    with loaded(first) as answers:
-        with first.start("deploy", "service1", "--from", str(slow), "--verbose") as process:
+    slow = release(tmp_path, "slow", start="import time; time.sleep(8)")
+    with load(first, "a deploy that is cut off") as seen:
+        with first.start("deploy", "service1", "--from", str(slow), "--release", "slow", "--verbose") as process:
             assert process.stderr is not None
             for line in process.stderr:
                 if "waits for unit:envoymesh-app-" in line:
                     process.kill()
                     first.on(HOST, "kill -9 $(ls /run/envoymesh | grep -x '[0-9]*')")
         assert len(units(first)) == 2
-        assert first.get("/service/1") == (200, "first\n")
+        assert first.release() == "first"
         first.run("provision")
-    assert set(answers) == GOOD
+    assert seen.figures.failed == {}
     is_whole(first, "slow")
 
 
@@ -196,10 +139,9 @@ def test_an_application_of_an_earlier_release_of_the_tool_is_left_without_loss(f
     (unit,) = units(first)
     first.on(HOST, EARLIER.format(unit=unit))
     assert units(first) == ["envoymesh-app.service"]
-    with loaded(first) as answers, in_flight(first.http) as (answer, upload):
+    with load(first, "another name of the unit") as seen:
         first.run("provision")
-        assert (answer.result()[-6:], upload.result()[-6:]) == (b"first\n", b"80000\n")
-    assert set(answers) == GOOD
+    assert seen.figures.failed == {}
     is_whole(first, "first")
     assert units(first) == [unit]
 

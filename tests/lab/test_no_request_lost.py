@@ -10,7 +10,8 @@ import pytest
 from tests.figures import Figures
 from tests.labs import eventually
 from tests.load import load
-from tests.meshes import FRONT, TestMesh, edited
+from tests.meshes import APP, FRONT, TestMesh, edited
+from tests.releases import release
 
 Operation = Callable[[TestMesh], Generator[None, None, None]]
 """Prepares the mesh, yields, works under load, yields, and ends if it did what it is named for."""
@@ -102,6 +103,26 @@ def rollback_of_another_version_of_tls(lab: TestMesh) -> Generator[None, None, N
     lab.on("front-envoy", "curl -sk --tls-max 1.2 https://localhost:8443/service/1")
 
 
+def deploy_to_a_single_host_and_back(lab: TestMesh) -> Generator[None, None, None]:
+    first, second = release(lab.folder, "one"), release(lab.folder, "two")
+    lab.run("deploy", "service1", "--from", str(first), "--release", "one")
+    yield
+    lab.run("deploy", "service1", "--from", str(second), "--release", "two")
+    assert lab.release() == "two"
+    lab.run("deploy", "service1", "--release", "one")
+    yield
+    assert lab.release() == "one"
+
+
+def deploy_to_two_hosts(lab: TestMesh) -> Generator[None, None, None]:
+    lab.run("scale", "service1=2")
+    code = release(lab.folder, "three")
+    yield
+    lab.run("deploy", "service1", "--from", str(code), "--release", "three")
+    yield
+    assert {lab.release() for _ in range(20)} == {"three"}
+
+
 def reboot_of_both_hosts(lab: TestMesh) -> Generator[None, None, None]:
     lab.run("scale", "service1=2")
     before = {lab.on(host, BOOT) for host in BOTH}
@@ -146,6 +167,8 @@ OPERATIONS: list[Operation] = [
     scale_up_from_one_host,
     scale_down_to_one_host,
     add_and_remove_a_service_host,
+    deploy_to_a_single_host_and_back,
+    deploy_to_two_hosts,
     another_route,
     another_timeout,
     another_port,
@@ -172,7 +195,15 @@ def reboot_of_a_host_at_once(lab: TestMesh) -> Generator[None, None, None]:
     yield
 
 
-NAIVE: list[Operation] = [stop_and_start_of_the_front, reboot_of_a_host_at_once]
+def stop_and_start_of_an_application(lab: TestMesh) -> Generator[None, None, None]:
+    code = release(lab.folder, "four")
+    lab.run("deploy", "service1", "--from", str(code), "--release", "four")
+    yield
+    lab.on("service1-1", f"systemctl restart {APP}")
+    yield
+
+
+NAIVE: list[Operation] = [stop_and_start_of_the_front, stop_and_start_of_an_application, reboot_of_a_host_at_once]
 """How it is done without care: the load must see its losses, else it is blind."""
 
 
