@@ -292,24 +292,29 @@ came_back() {
     mv -f -T -- "$1" "$2"
 }
 
-# await_idle UNIT SECONDS: it gets no more requests, and finishes those that it has: waits until nobody has a connection
-# to it.
+# await_idle UNIT SECONDS: it gets no more requests, and finishes those that it has: waits until nobody has had a
+# connection to it for half a second. For a moment after an Envoy has told another endpoint, its workers may not know it.
 await_idle() {
-    local deadline=$((SECONDS + $2))
-    while is_busy "$1" && [ $SECONDS -le $deadline ]; do sleep 0.1; done
+    local quiet=0 deadline=$((SECONDS + $2))
+    while [ $quiet -lt 5 ] && [ $SECONDS -le $deadline ]; do
+        if is_busy "$1"; then quiet=0; else quiet=$((quiet + 1)); fi
+        sleep 0.1
+    done
 }
 
-# is_busy UNIT: somebody has a connection to an address that its main process listens on.
+# is_busy UNIT: somebody has a connection to an address that its main process listens on. The table is read at once: from
+# line to line it would be another one.
 is_busy() {
-    local pid sockets at state inode own=' ' others=()
+    local pid sockets table at state inode own=' ' others=()
     pid=$(systemctl show -p MainPID --value -- "$1") && [ "${pid:-0}" -gt 0 ] || return
     sockets=$(find "/proc/$pid/fd" -lname 'socket:*' -printf '%l ') || return
+    table=$(<"/proc/$pid/net/tcp") || return
     while read -r _ at _ state _ _ _ _ _ inode _; do
         case $state in
             0A) case $sockets in *"[$inode]"*) own+="$at " ;; esac ;;
             01) others+=("$at") ;;
         esac
-    done <"/proc/$pid/net/tcp"
+    done <<<"$table"
     for at in "${others[@]}"; do case $own in *" $at "*) return 0 ;; esac; done
     return 1
 }

@@ -107,9 +107,7 @@ def two(first: TestMesh) -> Iterator[TestMesh]:
 def test_where_the_second_host_is_not_well_the_first_one_goes_back_too(two: TestMesh, tmp_path: Path) -> None:
     text = two.inventory.read_text()
     health = f"if socket.gethostname() == 'service1-2' and {ASKED_BY_A_FRONT}: raise OSError"
-    with load(two, "a release that is not healthy on the second host") as seen:
-        told = deploy(two, release(tmp_path, "half", health=health), code=1)
-    assert seen.figures.failed == {}, told
+    told = deploy(two, release(tmp_path, "half", health=health), code=1)
     assert "batch 1 of 2: service1-1" in told
     assert re.search(r"(?m)^service1-1 +failed +deploy/taken-back$", told)
     assert re.search(r"(?m)^service1-2 +failed +rollout/not-healthy$", told)
