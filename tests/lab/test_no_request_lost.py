@@ -108,7 +108,6 @@ def deploy_to_a_single_host_and_back(lab: TestMesh) -> Generator[None, None, Non
     lab.run("deploy", "service1", "--from", str(first), "--release", "one")
     yield
     lab.run("deploy", "service1", "--from", str(second), "--release", "two")
-    assert lab.release() == "two"
     lab.run("deploy", "service1", "--release", "one")
     yield
     assert lab.release() == "one"
