@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from envoymesh.model.mesh import Host, Mesh
 from envoymesh.model.ports import ADMIN_PORT
-from envoymesh.model.releases import RELEASES
+from envoymesh.model.releases import HOT_RESTART, RELEASES
 from envoymesh.resources import (
     Artifact,
     Directory,
@@ -23,11 +23,12 @@ from envoymesh.resources import (
     User,
     Validation,
 )
-from roles.render import parsed, render, stamped
+from roles.render import TEMPLATES, parsed, render, stamped
 from roles.validation import static_bootstrap
 
 CONFIG = "/etc/envoymesh"
 PROGRAMS = "/opt/envoymesh"
+HOT_RESTART_SCRIPT = f"{PROGRAMS}/hot-restart"
 
 OPEN_FILES = 65536
 """Hard limit of open files of every unit; Envoy lifts its own soft limit to it."""
@@ -87,15 +88,29 @@ class Process:
         """Where its files are."""
         return f"{CONFIG}/{self.name}"
 
+    def takeover(self, version: str) -> str:
+        """Return what must be the same for an Envoy of `version` to take over from one that runs.
+
+        Both must mean the same by what they share, and find it. With another number of workers, connections that
+        wait for a worker which the new one has not would be lost. The user follows from the name.
+        """
+        return f"{HOT_RESTART[version]}-{self.base_id}-{self.workers}"
+
 
 def resources(mesh: Mesh) -> list[Resource]:
-    """Return what every host has: the folders and Envoy itself, side by side by version."""
+    """Return what every host has: the folders, Envoy itself, side by side by version, and what replaces it."""
     binary = PurePosixPath(envoy_path(mesh))
     sha256 = {machine: build.binary for machine, build in RELEASES[mesh.envoy_version].items()}
     return [
         *(Directory(path) for path in (CONFIG, PROGRAMS, str(binary.parent.parent), str(binary.parent))),
         Artifact(str(binary), EnvoyBinary(mesh.envoy_version, sha256)),
+        File(HOT_RESTART_SCRIPT, _hot_restart_script(), mode=0o755),
     ]
+
+
+@lru_cache(maxsize=1)
+def _hot_restart_script() -> bytes:
+    return (TEMPLATES / "units" / "hot-restart.sh").read_bytes()
 
 
 def envoy_path(mesh: Mesh) -> str:
@@ -176,10 +191,13 @@ def _unit(process: Process, host: Host, mesh: Mesh, bootstrap: str, stats: dict[
         "version": mesh.envoy_version,
         "node": host.name,
         "open_files": OPEN_FILES,
+        "takeover": process.takeover(mesh.envoy_version),
+        "hot_restart": HOT_RESTART_SCRIPT,
+        "admin_port": ADMIN_PORT,
     }
     probe = Probe(ADMIN_PORT, "/ready", stats)
     file, unit = unit_resources(process.unit, "units/envoy.service.j2", values, bootstrap, probe)
-    return [file, replace(unit, leave_s=process.leave_s)]
+    return [file, replace(unit, leave_s=process.leave_s, takeover=process.takeover(mesh.envoy_version))]
 
 
 _STAMP = "\0"

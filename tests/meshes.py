@@ -109,9 +109,9 @@ class TestMesh:
         """Return the name of the unit of a host's application."""
         return self.on(host, "basename /etc/systemd/system/envoymesh-app*.service").strip()
 
-    def get(self, path: str) -> tuple[int, str]:
+    def get(self, path: str, timeout_s: float = 10) -> tuple[int, str]:
         """Return status and body of a request to the front at its published port."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=timeout_s)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()

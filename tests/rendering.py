@@ -66,6 +66,11 @@ def validation_of(resources: Sequence[Resource]) -> Validation:
 PLATFORM = Platform("x86_64", (2, 36), (3, 11))
 
 
+def started(unit: Unit) -> ObservedUnit:
+    """Return how a unit is read that runs as it is to run."""
+    return ObservedUnit("loaded", "active", "enabled", needs_reload=False, stamp=unit.stamp, takeover=unit.takeover)
+
+
 def observed_of(resources: Sequence[Resource], generation: str = "7.1") -> Observed:
     """Return how a host is read that has, and runs, exactly this."""
     units = [r for r in resources if isinstance(r, Unit)]
@@ -79,7 +84,7 @@ def observed_of(resources: Sequence[Resource], generation: str = "7.1") -> Obser
         users=frozenset(r.name for r in resources if isinstance(r, User)),
         paths=paths,
         artifacts={r.path: r.source.digest(PLATFORM) for r in resources if isinstance(r, Artifact)},
-        units={u.name: ObservedUnit("loaded", "active", "enabled", needs_reload=False, stamp=u.stamp) for u in units},
+        units={u.name: started(u) for u in units},
         answers={
             (u.probe.port, TEXT_STATS): HttpAnswer(200, "".join(f'{k}: "{v}"\n' for k, v in u.probe.stats.items()))
             for u in units

@@ -35,3 +35,9 @@ RELEASES: Mapping[str, Mapping[str, Build]] = {
     },
 }
 """By version, then by machine type (`uname -m`)."""
+
+HOT_RESTART: Mapping[str, str] = {"1.40.0": "11", "1.39.3": "11"}
+"""What a release says to `--hot-restart-version`, up to the dot (what follows depends on the machine type).
+
+One release can take over from another where it is the same.
+"""

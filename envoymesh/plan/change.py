@@ -16,6 +16,7 @@ class Action(StrEnum):
     DELETE = "delete"
     START = "start"
     RESTART = "restart"
+    RELOAD = "reload"
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from envoymesh.resources import Effect, File, Resource, Unit
 MEANS = {
     Effect.NONE: "no process that runs is touched",
     Effect.HOT: "Envoy takes it while it serves; no client's connection is closed for it",
-    Effect.DRAIN: "Envoy replaces a listener: its connections are told to end, and closed after 30 s",
+    Effect.DRAIN: "Envoy replaces a listener: its connections are told to end, closed after 30 s",
+    Effect.HOT_RESTART: "a new Envoy takes over; the old one's connections end, the last ones after 45 s",
     Effect.RESTART: "a process ends and starts anew; requests that it has then can fail",
     Effect.STOP: "a process ends for good",
 }
-"""Each effect in words; the 30 s are Envoy's drain time (templates/units/envoy.service.j2)."""
+"""Each effect in words; the seconds are Envoy's drain times (templates/units/envoy.service.j2)."""
 
 
 def worst(effects: list[Effect]) -> Effect:
@@ -53,7 +54,7 @@ def _effect(
 
 def _of_process(action: Action) -> Effect:
     """Return what starting a process costs: nothing where none ran."""
-    return Effect.RESTART if action is Action.RESTART else Effect.NONE
+    return {Action.RELOAD: Effect.HOT_RESTART, Action.RESTART: Effect.RESTART}.get(action, Effect.NONE)
 
 
 def _loading(file: File, unit: Unit, observed: Observed) -> Effect:

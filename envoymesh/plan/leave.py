@@ -6,7 +6,7 @@ from envoymesh.plan.change import HostPlan
 from envoymesh.plan.effects import Effect, worst
 from envoymesh.resources import File, Resource, Unit
 
-COSTS = (Effect.DRAIN, Effect.RESTART)
+COSTS = (Effect.DRAIN, Effect.HOT_RESTART, Effect.RESTART)
 """What ends connections that are there."""
 
 

@@ -25,13 +25,17 @@ class ObservedPath:
 
 @dataclass(frozen=True)
 class ObservedUnit:
-    """A unit as systemd sees it; `stamp` is that of the running process, empty when none runs or it has none."""
+    """A unit as systemd sees it.
+
+    `stamp` and `takeover` are those of the running process, empty when none runs or it has none.
+    """
 
     load: str
     active: str
     enabled: str
     needs_reload: bool
     stamp: str
+    takeover: str = ""
 
 
 @dataclass(frozen=True)

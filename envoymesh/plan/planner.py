@@ -46,7 +46,7 @@ def _change(resource: Resource, observed: Observed, host: HostName) -> Change | 
         case Artifact():
             return _artifact_change(resource, observed, host)
         case Unit():
-            return _unit_change(resource, observed.units.get(resource.name))
+            return _unit_change(resource, observed)
         case Validation():
             return None
 
@@ -122,17 +122,26 @@ def _artifact_change(desired: Artifact, observed: Observed, host: HostName) -> C
     return _create(desired) if there is None else _update(desired, "its digest differs")
 
 
-def _unit_change(desired: Unit, observed: ObservedUnit | None) -> Change | None:
-    """Return whether a unit must be started or restarted, from what runs, not from what this run changes."""
+def _unit_change(desired: Unit, host: Observed) -> Change | None:
+    """Return whether a unit must be started, reloaded or restarted, from what runs, not from what this run changes."""
+    observed = host.units.get(desired.name)
     if observed is None or observed.active not in ("active", "reloading"):
         return Change(desired.address, Action.START, "it does not run", resource=desired)
     if observed.stamp != desired.stamp:
-        return Change(desired.address, Action.RESTART, "what runs was started from something else", resource=desired)
+        action = Action.RELOAD if _fits(desired, observed) else Action.RESTART
+        return Change(desired.address, action, "what runs was started from something else", resource=desired)
+    if _fits(desired, observed) and not host.stats(desired.probe.port):
+        return Change(desired.address, Action.RELOAD, "its admin interface does not answer", resource=desired)
     if observed.enabled != "enabled":
         return _update(desired, f"it is {observed.enabled or 'not installed'}, not enabled")
     if observed.needs_reload:
         return _update(desired, "systemd has not read its file")
     return None
+
+
+def _fits(desired: Unit, observed: ObservedUnit) -> bool:
+    """Return whether a process as desired can take over from the one that runs."""
+    return bool(desired.takeover) and observed.takeover == desired.takeover
 
 
 def _guarded(desired: Sequence[Resource]) -> frozenset[str]:

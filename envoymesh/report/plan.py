@@ -94,7 +94,12 @@ def plan_lines(document: Document) -> Iterator[Line]:
 
 _MARKS = {Action.CREATE: "+", Action.START: "+", Action.DELETE: "-"}
 _DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
-_EFFECT_STYLES: dict[str, str] = {Effect.DRAIN: "yellow", Effect.RESTART: "yellow", Effect.STOP: "red"}
+_EFFECT_STYLES: dict[str, str] = {
+    Effect.DRAIN: "yellow",
+    Effect.HOT_RESTART: "yellow",
+    Effect.RESTART: "yellow",
+    Effect.STOP: "red",
+}
 _OUTCOME_STYLES = {OutcomeKind.UNCHANGED: "dim", OutcomeKind.CHANGED: "green"}
 
 
@@ -170,7 +175,7 @@ def _effect_lines(effects: Document) -> Iterator[Line]:
     if effects:
         yield "what the changes do to what serves:", "bold"
         for name, effect in effects.items():
-            yield f"  {name:<8} {effect['changes']:>5}  {effect['means']}", _EFFECT_STYLES.get(name, "")
+            yield f"  {name:<11} {effect['changes']:>5}  {effect['means']}", _EFFECT_STYLES.get(name, "")
         yield "", ""
 
 

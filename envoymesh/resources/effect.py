@@ -9,6 +9,7 @@ class Effect(StrEnum):
     NONE = "none"
     HOT = "hot"
     DRAIN = "drain"
+    HOT_RESTART = "hot restart"
     RESTART = "restart"
     STOP = "stop"
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 STAMP_VARIABLE = "ENVOYMESH_STAMP"
 """Environment variable of a managed unit's main process; gather reads it from /proc to learn what runs."""
 
+TAKEOVER_VARIABLE = "ENVOYMESH_TAKEOVER"
+"""Another one beside it: by what a process that is to take over is told to fit the one that runs."""
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -32,6 +35,9 @@ class Unit:
     environment; the unit is restarted when the running process has another one, whoever changed what
     and when. `probe` is waited for, on the host, after any change that concerns the unit.
 
+    A unit with a `takeover` can be reloaded instead, which loses nothing: a new process takes the sockets of the one
+    that runs. It can where the running process has the same `takeover` in its environment.
+
     For `leave_s` seconds an Envoy tells those who check its health that it goes, before its connections are ended.
 
     With `replaces`, which its predecessors' names begin with, it starts beside them and has to be ready before a file
@@ -43,6 +49,7 @@ class Unit:
     probe: Probe
     leave_s: int = 0
     replaces: str = ""
+    takeover: str = ""
 
     @property
     def address(self) -> str:

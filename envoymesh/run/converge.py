@@ -196,11 +196,12 @@ def _ending(lines: Sequence[str]) -> str:
     return next((f.fields[0] for f in frames_from(lines) if f.kind == "end"), "")
 
 
-_LONG = ("artifact", "validate", "leave", "restart", "ready", "await_idle")
+_LONG = ("artifact", "validate", "leave", "restart", "hot_restart", "ready", "await_idle")
 """Steps that take long enough to be told to everybody."""
 
 _WORDS = {
-    **{"artifact": "receives", "validate": "validates", "restart": "starts", "ready": "waits for"},
+    **{"artifact": "receives", "validate": "validates", "ready": "waits for"},
+    **{"restart": "starts", "hot_restart": "hot restarts"},
     **{"leave": "lets its clients leave", "come_back": "takes clients again:"},
     **{"begin": "takes", "remember": "writes", "user": "makes", "directory": "makes", "stage": "stages"},
     **{"generation": "stages", "commit": "renames", "settle": "has settled", "keep": "keeps", "drop": "drops"},
@@ -282,6 +283,7 @@ _WHAT = {
     "apply/not-stored": "`{host}` could not store {step}",
     "envoy/refused": "Envoy refuses the new configuration of `{host}`, so it was not installed",
     "unit/not-started": "systemd could not start {step} on `{host}`",
+    "unit/not-replaced": "no new process could take over {step} on `{host}`",
     "unit/not-ready": "{step} did not become ready on `{host}`",
     "apply/cut-off": "`{host}` did not receive the whole change",
 }

@@ -114,7 +114,7 @@ def _calls(plan: HostPlan, run: Run | int, parcels: Mapping[str, Parcel]) -> Ite
         words = ("generation", str(parcel.size), parcel.sha256, about(run, plan.changes))
         yield Call(words, "host:generation", "apply/not-stored", parcel)
     for unit, effect in leaving(plan):
-        within_s = IDLE_WITHIN_S if effect is Effect.RESTART else 0  # a listener that drains finishes what it has
+        within_s = IDLE_WITHIN_S if effect is Effect.RESTART else 0  # what drains finishes what it has
         words = ("leave", str(unit.probe.port), str(unit.leave_s), str(within_s))
         yield Call(words, unit.address, "apply/failed")
     yield from _started_beside(plan)
@@ -197,6 +197,8 @@ def _unit_calls(plan: HostPlan, units: Sequence[Unit]) -> Iterator[Call]:
         match changes.get(unit.address):
             case Change(action=Action.START | Action.RESTART):
                 yield Call(("restart", unit.name), unit.address, "unit/not-started")
+            case Change(action=Action.RELOAD):
+                yield Call(("hot_restart", unit.name), unit.address, "unit/not-replaced")
             case Change():
                 yield Call(("enable", unit.name), unit.address, "apply/failed")
                 if unit.probe.stats:

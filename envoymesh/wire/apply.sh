@@ -13,6 +13,7 @@ LIVE=()
 REPLACED=()
 STARTED=()
 RUNNING=()
+RELOADED=()
 PHASE=staging
 ADMIN=
 ENTRY=
@@ -211,6 +212,9 @@ restart() {
     enable "$1" && systemctl restart -- "$1"
 }
 
+# hot_restart UNIT: another process takes over from the one that runs, or that one goes on.
+hot_restart() { RELOADED+=("$1") && enable "$1" && systemctl reload -- "$1"; }
+
 # loaded ADDRESS/PORT TEXT...: every TEXT is a line of Envoy's text stats.
 loaded() {
     local text at=$1
@@ -254,7 +258,7 @@ settle() { PHASE=settled; }
 # put_back: what was replaced comes back by rename, what was not there goes, units run as they did. What refers to
 # another file was replaced after it, so it comes back before it.
 put_back() {
-    local i n path new bad=0
+    local i n path new unit bad=0
     [ ${#STARTED[@]} -eq 0 ] || systemctl disable --quiet --no-reload -- "${STARTED[@]}"
     for ((n = ${#REPLACED[@]} - 1; n >= 0; n--)); do
         i=${REPLACED[$n]}
@@ -269,6 +273,7 @@ put_back() {
     [ ${#STARTED[@]} -eq 0 ] || { taken_back && systemctl stop -- "${STARTED[@]}"; }
     systemctl daemon-reload || bad=1
     [ ${#RUNNING[@]} -eq 0 ] || { enable "${RUNNING[@]}" && systemctl restart -- "${RUNNING[@]}"; } || bad=1
+    for unit in "${RELOADED[@]}"; do enable "$unit" && goes_back "$unit" || bad=1; done
     return $bad
 }
 
@@ -285,6 +290,9 @@ taken_back() {
         case $ANSWER in *": ${wanted[-1]}"*) unset 'wanted[-1]' ;; *) sleep 0.05 ;; esac
     done
 }
+
+# goes_back UNIT: by a hot restart, too. Where that fails, what serves now is not what served before, and must end.
+goes_back() { systemctl reload -- "$1" || systemctl restart -- "$1"; }
 
 # came_back NEW PATH: a rename puts no directory where a file is.
 came_back() {

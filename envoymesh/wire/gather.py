@@ -17,7 +17,7 @@ from envoymesh.plan.observed import (
 )
 from envoymesh.problems import Failed, Problem
 from envoymesh.resources import Artifact, Directory, File, Platform, Resource, Unit, User
-from envoymesh.resources.unit import STAMP_VARIABLE
+from envoymesh.resources.unit import STAMP_VARIABLE, TAKEOVER_VARIABLE
 from envoymesh.wire.frames import Frame, frames_from
 
 Asked = Sequence[tuple[int, str]]
@@ -152,6 +152,7 @@ def _units(frames: Sequence[Frame]) -> dict[str, ObservedUnit]:
             enabled=said["UnitFileState"],
             needs_reload=said["NeedDaemonReload"] == "yes",
             stamp=said.get(STAMP_VARIABLE, ""),
+            takeover=said.get(TAKEOVER_VARIABLE, ""),
         )
     return units
 

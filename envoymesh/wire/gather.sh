@@ -85,7 +85,7 @@ artifact() {
     frame artifact "$1" "$digest"
 }
 
-# units NAME...: what systemd says, and the stamp in the environment of the main process.
+# units NAME...: what systemd says, and what it was started from in the environment of the main process.
 units() {
     local line pid word
     while IFS= read -r line; do
@@ -96,7 +96,7 @@ units() {
                 pid=${line#MainPID=}
                 [ -r "/proc/$pid/environ" ] || continue
                 while IFS= read -r -d '' word; do
-                    case $word in ENVOYMESH_STAMP=*) frame unit "$word" ;; esac
+                    case $word in ENVOYMESH_STAMP=* | ENVOYMESH_TAKEOVER=*) frame unit "$word" ;; esac
                 done <"/proc/$pid/environ"
                 ;;
         esac

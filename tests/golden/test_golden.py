@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from envoymesh.resources import File
+from roles.common import PROGRAMS
 from roles.render import parsed
 from tests.golden.conftest import Validate
 from tests.rendering import desired_of, files_of, mesh_of, validation_of
@@ -18,12 +19,12 @@ by_case = pytest.mark.parametrize("case", CASES, ids=lambda path: path.name)
 
 
 def rendered(case: Path) -> dict[str, str]:
-    """Return all files but certificates and their keys, by host and the last parts of their path."""
+    """Return all that an inventory decides but certificates and keys, by host and the last parts of their path."""
     return {
         f"{host}/{shown(file)}": file.content.decode()
         for host, resources in desired_of((case / "inventory.yaml").read_text()).items()
         for file in files_of(resources).values()
-        if not file.secret and not file.path.endswith(".pem")
+        if not file.secret and not file.path.startswith(PROGRAMS) and not file.path.endswith(".pem")
     }
 
 

@@ -219,7 +219,7 @@ def test_a_unit_that_does_not_become_ready_puts_everything_back(lab: TestMesh) -
     changed = tuple(
         replace(r, content=r.content + b"\n[Service]\nExecStartPre=/bin/false\n")
         if isinstance(r, File) and r.path.endswith("envoymesh-front.service")
-        else replace(r, stamp="another")
+        else replace(r, stamp="another", takeover="another")
         if isinstance(r, Unit)
         else r
         for r in resources

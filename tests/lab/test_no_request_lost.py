@@ -10,13 +10,14 @@ import pytest
 from tests.figures import Figures
 from tests.labs import eventually
 from tests.load import load
-from tests.meshes import APP, FRONT, TestMesh, edited
+from tests.meshes import APP, FRONT, SIDECAR, TestMesh, edited
 from tests.releases import release
 
 Operation = Callable[[TestMesh], Generator[None, None, None]]
 """Prepares the mesh, yields, works under load, yields, and ends if it did what it is named for."""
 
 BOTH = {"service1-1", "service1-2"}
+OLDER = "1.39.3"
 BOOT = "cat /proc/sys/kernel/random/boot_id"
 TLS = ("templates/front/lds.yaml.j2", "tls_minimum_protocol_version: TLSv1_2", "tls_minimum_protocol_version: TLSv1_3")
 A_PORT = (
@@ -153,6 +154,38 @@ def certificate(lab: TestMesh) -> str:
     return ssl.get_server_certificate(("127.0.0.1", lab.https), timeout=10)
 
 
+def an_older_release_of_envoy(lab: TestMesh) -> Generator[None, None, None]:
+    """On all hosts: a new process takes over from the one that serves."""
+    before = lab.inventory.read_text()
+    yield
+    lab.inventory.write_text(f"{before}envoy: {{version: {OLDER}}}\n")
+    lab.run("provision")
+    yield
+    assert f"/{OLDER}/" in lab.run("admin", "front-envoy", "/server_info").stdout
+
+
+def a_newer_release_of_envoy(lab: TestMesh) -> Generator[None, None, None]:
+    before = lab.inventory.read_text()
+    lab.inventory.write_text(f"{before}envoy: {{version: {OLDER}}}\n")
+    lab.run("provision")
+    yield
+    lab.inventory.write_text(before)
+    lab.run("provision")
+    yield
+    assert f"/{OLDER}/" not in lab.run("admin", "front-envoy", "/server_info").stdout
+
+
+def reloads_by_hand(lab: TestMesh) -> Generator[None, None, None]:
+    places = (("service1-1", SIDECAR), ("front-envoy", FRONT))
+    before = [lab.on(host, f"systemctl show -p MainPID --value {unit}") for host, unit in places]
+    yield
+    for host, unit in places:
+        lab.on(host, f"systemctl reload {unit}")
+    yield
+    for pid, (host, unit) in zip(before, places, strict=True):
+        assert lab.on(host, f"systemctl show -p MainPID --value {unit}") != pid
+
+
 def answers_and_stays_open(connection: HTTPConnection) -> bool:
     """Tell whether an answer comes over a connection that was made before, or is made now, and leaves it open."""
     before = connection.sock
@@ -176,6 +209,9 @@ OPERATIONS: list[Operation] = [
     reboot_of_both_hosts,
     renewal_of_the_certificate,
     another_authority,
+    an_older_release_of_envoy,
+    a_newer_release_of_envoy,
+    reloads_by_hand,
 ]
 
 

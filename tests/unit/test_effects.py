@@ -46,20 +46,43 @@ def test_another_listener_drains_and_nothing_else_does() -> None:
     assert effects(INVENTORY, after) == {"file:front/lds.yaml": "drain"}
 
 
-def test_what_a_process_reads_only_at_its_start_restarts_it_and_with_it_goes_all_that_it_reads() -> None:
+def test_what_a_process_reads_only_at_its_start_asks_for_another_one_and_with_it_goes_all_that_it_reads() -> None:
     after = f"front: {{http_port: 8090}}\nmachines: {{memory_mib: 700}}\n{INVENTORY}"
     assert effects(INVENTORY, after) == {
-        "file:front/lds.yaml": "restart",
-        "file:front/bootstrap.yaml": "restart",
+        "file:front/lds.yaml": "hot restart",
+        "file:front/bootstrap.yaml": "hot restart",
+        f"file:/etc/systemd/system/{FRONT}": "hot restart",
+        f"unit:{FRONT}": "hot restart",
+    }
+
+
+def test_another_number_of_workers_restarts_an_envoy() -> None:
+    after = f"machines: {{cpus: 2}}\n{INVENTORY}"
+    assert effects(INVENTORY, after) == {
         f"file:/etc/systemd/system/{FRONT}": "restart",
         f"unit:{FRONT}": "restart",
     }
 
 
-def test_a_restart_of_the_sidecar_is_none_of_the_application() -> None:
+def test_a_hot_restart_of_the_sidecar_is_none_of_the_application() -> None:
     after = f"machines: {{memory_mib: 700}}\n{INVENTORY}"
     assert {a for a, e in effects(INVENTORY, after, MEMBER).items() if APP in a} == set()
-    assert effects(INVENTORY, after, MEMBER)[f"unit:{SIDECAR}"] == "restart"
+    assert effects(INVENTORY, after, MEMBER)[f"unit:{SIDECAR}"] == "hot restart"
+
+
+@pytest.mark.parametrize(("before", "after"), [("1.39.3", "1.40.0"), ("1.40.0", "1.39.3")])
+def test_another_release_of_envoy_takes_over_from_the_one_that_runs(before: str, after: str) -> None:
+    old, new = (f"envoy: {{version: {version}}}\n{INVENTORY}" for version in (before, after))
+    told = effects(old, new)
+    assert {told[f"unit:{FRONT}"], told[f"file:/etc/systemd/system/{FRONT}"]} == {"hot restart"}
+
+
+def test_an_envoy_that_does_not_tell_who_can_take_over_is_restarted_once() -> None:
+    """One that an earlier release of this tool started."""
+    desired = desired_of()[EDGE]
+    observed = observed_of(desired)
+    unit = replace(observed.units[FRONT], stamp="of another unit", takeover="")
+    assert told(EDGE, desired, replace(observed, units={FRONT: unit})) == {f"unit:{FRONT}": "restart"}
 
 
 def test_nothing_that_runs_is_touched_on_a_bare_host_or_where_a_process_is_down() -> None:

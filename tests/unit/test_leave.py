@@ -19,7 +19,8 @@ from tests.rendering import INVENTORY, desired_of, mesh_of, observed_of
 EDGE, MEMBER = HostName("front-envoy"), HostName("service1-1")
 TWO = f"{INVENTORY}  front-2: {{role: edge, address: 10.77.0.11}}\n"
 RUN = Run(datetime(2026, 1, 31, 9, 45, 2, tzinfo=UTC), "20260131T094502Z-3fa9", "me@box", "it's time")
-HOT, DRAIN, RESTART = "services:", "front: {http_port: 8090}\nservices:", "machines: {memory_mib: 700}\nservices:"
+DRAIN, RESTART = "front: {http_port: 8090}\nservices:", "machines: {cpus: 2}\nservices:"
+HOT_RESTART = "machines: {memory_mib: 700}\nservices:"
 
 
 def plan_of(before: str, after: str, host: HostName = EDGE) -> HostPlan:
@@ -30,13 +31,17 @@ def verbs(plan: HostPlan) -> list[str]:
     return [call.verb for call in payload_for(plan, RUN, {}).calls]
 
 
-@pytest.mark.parametrize(("settings", "within_s"), [(DRAIN, 0), (RESTART, IDLE_WITHIN_S)])
-def test_one_of_two_edges_is_left_before_its_connections_end(settings: str, within_s: int) -> None:
+@pytest.mark.parametrize(
+    ("settings", "within_s", "begun"),
+    [(DRAIN, 0, []), (HOT_RESTART, 0, ["commit", "hot_restart"]), (RESTART, IDLE_WITHIN_S, ["commit", "restart"])],
+)
+def test_one_of_two_edges_is_left_before_its_connections_end(settings: str, within_s: int, begun: list[str]) -> None:
+    """Where its unit changes, too, that file is renamed first."""
     plan = plan_of(TWO, TWO.replace("services:", settings))
     [left] = [call for call in payload_for(plan, RUN, {}).calls if call.verb == "leave"]
     assert left.words == ("leave", str(ADMIN_PORT), "10", str(within_s))
-    order = [verb for verb in verbs(plan) if verb in ("validate", "leave", "commit", "restart", "come_back", "ready")]
-    begun = ["commit", "restart"] if settings == RESTART else []  # its unit's file is renamed first
+    told = ("validate", "leave", "commit", "restart", "hot_restart", "come_back", "ready")
+    order = [verb for verb in verbs(plan) if verb in told]
     assert order == ["validate", "leave", "commit", *begun, "come_back", "ready"]
 
 
@@ -48,7 +53,7 @@ def test_a_hot_change_makes_nobody_leave() -> None:
 
 @pytest.mark.parametrize(("inventory", "host"), [(INVENTORY, EDGE), (TWO, MEMBER)])
 def test_nobody_leaves_the_only_edge_or_a_service_host(inventory: str, host: HostName) -> None:
-    plan = plan_of(inventory, inventory.replace("services:", RESTART), host)
+    plan = plan_of(inventory, inventory.replace("services:", HOT_RESTART), host)
     assert plan.changes
     assert not list(leaving(plan))
 

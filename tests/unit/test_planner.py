@@ -103,6 +103,32 @@ def test_a_unit_is_judged_by_what_runs_even_if_every_file_is_current(unit: Obser
     assert changes(replace(CONVERGED, units={UNIT.name: unit})) == [(UNIT.address, action)]
 
 
+@pytest.mark.parametrize(
+    ("desired", "observed", "action"),
+    [
+        ("11-1-1", "11-1-1", Action.RELOAD),
+        ("11-1-1", "11-1-2", Action.RESTART),
+        ("11-1-1", "", Action.RESTART),
+        ("", "11-1-1", Action.RESTART),
+    ],
+)
+def test_a_unit_is_reloaded_where_a_new_process_can_take_over_from_the_one_that_runs(
+    desired: str, observed: str, action: Action
+) -> None:
+    """A process that tells nothing of it was started by a release of this tool that knew no takeover."""
+    wanted = (*DESIRED[:-1], replace(UNIT, takeover=desired))
+    unit = ObservedUnit("loaded", "active", "enabled", needs_reload=True, stamp="s0", takeover=observed)
+    assert changes(replace(CONVERGED, units={UNIT.name: unit}), wanted) == [(UNIT.address, action)]
+
+
+def test_an_envoy_without_its_admin_interface_is_replaced_by_one_that_has_it() -> None:
+    """It gives it away as soon as another begins to start, also to one that then dies."""
+    wanted = (*DESIRED[:-1], replace(UNIT, takeover="11-1-1"))
+    runs = {UNIT.name: replace(CONVERGED.units[UNIT.name], takeover="11-1-1")}
+    assert changes(replace(CONVERGED, units=runs, answers={}), wanted) == [(UNIT.address, Action.RELOAD)]
+    assert changes(replace(CONVERGED, units=runs), wanted) == []
+
+
 def test_an_envoy_that_has_not_loaded_its_current_files_is_made_to() -> None:
     stale = {(8001, TEXT_STATS): HttpAnswer(200, 'lds.version_text: "old"\n')}
     assert changes(replace(CONVERGED, answers=stale)) == [(UNIT.address, Action.UPDATE)]

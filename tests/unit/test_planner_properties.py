@@ -10,6 +10,7 @@ from envoymesh.plan.change import Action, HostPlan
 from envoymesh.plan.observed import TEXT_STATS, HttpAnswer, Observed, ObservedPath, ObservedUnit
 from envoymesh.plan.planner import plan_for
 from envoymesh.resources import Artifact, Directory, File, Platform, Probe, Resource, Tree, Unit, User, Validation
+from tests.rendering import started
 
 HOST = HostName("web")
 PLATFORM = Platform("x86_64", (2, 36), (3, 11))
@@ -111,7 +112,7 @@ def made_true(plan: HostPlan, observed: Observed) -> Observed:
             case Artifact() as r:
                 artifacts[r.path] = plan.digests[r.address]
             case Unit() as r:
-                running[r.name] = ObservedUnit("loaded", "active", "enabled", needs_reload=False, stamp=r.stamp)
+                running[r.name] = started(r)
     if plan.changes:  # each Envoy has taken in what its unit says: the apply waits for it
         stats = {k: v for r in plan.desired if isinstance(r, Unit) for k, v in r.probe.stats.items()}
         text = "".join(f'{name}: "{version}"\n' for name, version in stats.items())

@@ -144,7 +144,9 @@ def test_names_of_owners_may_have_blanks() -> None:
 
 
 def test_a_unit_is_told_with_the_stamp_of_what_runs_or_none() -> None:
-    texts = ["MainPID=7", "ENVOYMESH_STAMP=abc", "Id=a.service", *STATES, "", "MainPID=0", "Id=b.service", *STATES]
+    running = ["MainPID=7", "ENVOYMESH_STAMP=abc", "ENVOYMESH_TAKEOVER=x", "Id=a.service", *STATES]
+    texts = [*running, "", "MainPID=0", "Id=b.service", *STATES]
     units = observed_from("web", [*GATHERED, *(f"{MARK}unit {text}" for text in texts), f"{MARK}end"], ()).units
-    assert {name: unit.stamp for name, unit in units.items()} == {"a.service": "abc", "b.service": ""}
+    told = {name: (unit.stamp, unit.takeover) for name, unit in units.items()}
+    assert told == {"a.service": ("abc", "x"), "b.service": ("", "")}
     assert units["b.service"].needs_reload
