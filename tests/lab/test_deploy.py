@@ -73,7 +73,7 @@ def test_a_release_is_named_by_the_inventory_and_one_from_before_is_kept(first: 
 def test_a_release_that_does_not_start_takes_no_place(first: TestMesh, tmp_path: Path) -> None:
     text, unit = first.inventory.read_text(), units(first)
     pid = first.on(HOST, f"systemctl show -p MainPID {unit[0]}")
-    with load(first, "a release that does not start") as seen:
+    with load(first, "a release that does not start", share=0.25) as seen:
         told = deploy(first, release(tmp_path, "broken", start="raise SystemExit(1)"), code=1)
     assert seen.figures.failed == {}, told
     assert "problem unit/not-ready" in told
@@ -86,7 +86,7 @@ def test_a_release_that_does_not_start_takes_no_place(first: TestMesh, tmp_path:
 def test_a_release_that_the_front_does_not_find_healthy_goes_back(first: TestMesh, tmp_path: Path) -> None:
     text = first.inventory.read_text()
     ill = release(tmp_path, "ill", health=f"if {ASKED_BY_A_FRONT}: raise OSError")
-    with load(first, "a release that is not healthy") as seen:
+    with load(first, "a release that is not healthy", share=0.25) as seen:
         done = first.run("deploy", "service1", "--from", str(ill), "--json", code=1)
     assert seen.figures.failed == {}, "there is no other host, so the front goes on"
     [host] = document(done.stdout)["hosts"]
@@ -118,7 +118,7 @@ def test_where_the_second_host_is_not_well_the_first_one_goes_back_too(two: Test
 
 def test_what_is_cut_off_between_start_and_switch_is_completed(first: TestMesh, tmp_path: Path) -> None:
     slow = release(tmp_path, "slow", start="import time; time.sleep(8)")
-    with load(first, "a deploy that is cut off") as seen:
+    with load(first, "a deploy that is cut off", share=0.25) as seen:
         with first.start("deploy", "service1", "--from", str(slow), "--release", "slow", "--verbose") as process:
             assert process.stderr is not None
             for line in process.stderr:
@@ -137,7 +137,7 @@ def test_an_application_of_an_earlier_release_of_the_tool_is_left_without_loss(f
     (unit,) = units(first)
     first.on(HOST, EARLIER.format(unit=unit))
     assert units(first) == ["envoymesh-app.service"]
-    with load(first, "another name of the unit") as seen:
+    with load(first, "another name of the unit", share=0.25) as seen:
         first.run("provision")
     assert seen.figures.failed == {}
     is_whole(first, "first")
