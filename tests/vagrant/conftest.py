@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 import pytest
 
 from envoymesh.machines import image, nspawn, vagrant_box
+from envoymesh.model.releases import RELEASES
 from envoymesh.model.secrets import KeyPair, Secrets
 from envoymesh.resources import Artifact, Platform
 from envoymesh.run.artifacts import blob_for
@@ -29,13 +31,13 @@ def artifacts() -> None:
     python = (image.root_directory(nspawn.RECIPE, quiet) / "usr/bin/python3").readlink().name
     version = python.removeprefix("python").split(".")
     platform = Platform(os.uname().machine, (2, 31), (int(version[0]), int(version[1])))
-    mesh = small_mesh()
-    secrets = Secrets({edge.name: KeyPair(b"", b"") for edge in mesh.edges}, b"")
-    releases = dict.fromkeys(mesh.services, package_in(PROJECT))
-    wanted = desired(mesh, secrets, releases, list(mesh.hosts.values()))
-    for resource in chain.from_iterable(wanted.values()):
-        if isinstance(resource, Artifact):
-            blob_for(resource.source, platform, image.cache_dir())
+    for mesh in (replace(small_mesh(), envoy_version=version) for version in RELEASES):
+        secrets = Secrets({edge.name: KeyPair(b"", b"") for edge in mesh.edges}, b"")
+        releases = dict.fromkeys(mesh.services, package_in(PROJECT))
+        wanted = desired(mesh, secrets, releases, list(mesh.hosts.values()))
+        for resource in chain.from_iterable(wanted.values()):
+            if isinstance(resource, Artifact):
+                blob_for(resource.source, platform, image.cache_dir())
 
 
 @pytest.fixture(scope="session", autouse=True)
