@@ -83,6 +83,6 @@ def serve(app: web.Application, listen: str, port: int) -> None:
         port=port,
         keepalive_timeout=KEEPALIVE_S,
         shutdown_timeout=SHUTDOWN_S,
-        access_log=None,  # the sidecar logs every request
+        access_log=None,  # the front logs every request
         print=None,
     )

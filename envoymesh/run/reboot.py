@@ -171,10 +171,14 @@ def _await_start(fleet: Fleet, host: Host, before: str, notify: Notify) -> None:
 
 
 def _await_ready(workspace: Workspace, fleet: Fleet, host: Host, notify: Notify) -> None:
-    """Wait until all units of the host serve, with its lock taken once more."""
+    """Wait until the host's Envoy serves, with its lock taken once more.
+
+    Its application is waited for by the fronts: a member that is new to them gets no requests before its first good
+    health check.
+    """
     notify(Event(host.name, "waits for its units"))
     units = [r for r in desired_of(workspace, [host])[host.name] if isinstance(r, Unit)]
-    asked = {u.name: (u.probe.port, u.probe.path) for u in units}
+    asked = {u.name: (u.probe.port, u.probe.path) for u in units if not u.replaces}
     deadline = time.monotonic() + READY_WITHIN_S
     while True:
         answers = read(fleet, host.name, (), tuple(asked.values()), run=workspace.run).observed.answers

@@ -42,10 +42,11 @@ class Bound:
 
     failed: int
     seconds: float
-    clients: str = ""
+    clients: tuple[str, ...] = ("",)
 
     def __str__(self) -> str:
-        of = f" of `{self.clients.rstrip(':')}`" if self.clients else ""
+        names = [f"`{name.rstrip(':')}`" for name in self.clients if name]
+        of = f" of {' and '.join(names)}" if names else ""
         return f"{self.failed}{of}, for {self.seconds:g} s" if self.failed else "0"
 
 
@@ -212,24 +213,25 @@ def crowd(site: Site, count: int, text: str, seconds: float) -> dict[str, int]:
 def burst_of_connections(lab: TestMesh, site: Site) -> None:
     process = site.start("h2load", "--h1", "-n2000", "-c2000", site.url("http"), said="burst")
     assert process.wait(60) == 0
-    assert "2000 succeeded" in (site.folder / "burst").read_text()
+    said = (site.folder / "burst").read_text()
+    assert "2000 succeeded" in said, said
 
 
 FAULTS: Mapping[Fault, Bound] = {
-    application_killed: Bound(IN_FLIGHT, 15, "long"),
-    application_hung: Bound(IN_FLIGHT, 30, "long"),
-    application_slow: Bound(IN_FLIGHT, 30, "long"),
+    application_killed: Bound(IN_FLIGHT, 15, ("long",)),
+    application_hung: Bound(IN_FLIGHT, 30, ("long",)),
+    application_slow: Bound(IN_FLIGHT, 30, ("long",)),
     application_answers_500: Bound(2500, 40),
-    sidecar_killed: Bound(IN_FLIGHT, 15, "long"),
-    host_cut_off_the_network: Bound(IN_FLIGHT, 30, "long"),
-    host_powered_off: Bound(IN_FLIGHT, 30, "long"),
-    host_rebooted: Bound(IN_FLIGHT, 30, "long"),
+    sidecar_killed: Bound(IN_FLIGHT, 15, ("long",)),
+    host_cut_off_the_network: Bound(IN_FLIGHT, 30, ("long",)),
+    host_powered_off: Bound(IN_FLIGHT, 30, ("long",)),
+    host_rebooted: Bound(IN_FLIGHT, 30, ("long",)),
     disk_full: Bound(0, 0),
     endpoints_garbage: Bound(0, 0),
     endpoints_truncated: Bound(0, 0),
     endpoints_empty: Bound(0, 0),
     half_a_request: Bound(0, 0),
-    connection_limit_reached: Bound(5000, 15, "new, HTTP/1.1:"),
+    connection_limit_reached: Bound(5000, 15, ("new, HTTP/1.1:", "long")),
     burst_of_connections: Bound(0, 0),
 }
 

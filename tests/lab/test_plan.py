@@ -30,7 +30,7 @@ def test_the_text_of_a_plan_and_of_its_outcome_is_drawn_from_the_document(other_
     assert {(h["host"], h["effect"]) for h in told["hosts"]} == {
         ("front-envoy", "hot"),
         ("service1-1", "none"),
-        ("service2-1", "restart"),
+        ("service2-1", "stop"),
     }
     assert told["batches"] == [["service2-1"], ["front-envoy"]]
     before = other_path.on("front-envoy", FRONT)
@@ -38,7 +38,7 @@ def test_the_text_of_a_plan_and_of_its_outcome_is_drawn_from_the_document(other_
     assert [line for line, _ in outcome_lines(done)][:3] == [
         "front-envoy      changed      1 change, hot",
         "service1-1       unchanged",
-        "service2-1       changed      3 changes, restart",
+        "service2-1       changed      6 changes, stop",
     ]
     assert other_path.on("front-envoy", FRONT) == before, "hot means that its process is the same"
 
