@@ -29,9 +29,10 @@ def _cells(row: HostStatus) -> list[str]:
 
 
 def _active(row: HostStatus) -> str:
-    """Return the units that are active, in short; what another is, a note says."""
+    """Return the units that are active, in short: `app` whatever its release. What another is, a note says."""
     active = (name for name, word in row.units.items() if word == "active")
-    return ", ".join(name.removeprefix("envoymesh-").removesuffix(".service") for name in active) or "-"
+    short = (name.removeprefix("envoymesh-").removesuffix(".service").partition("-")[0] for name in active)
+    return ", ".join(short) or "-"
 
 
 def _notes(rows: Sequence[HostStatus]) -> list[str]:
