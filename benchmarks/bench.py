@@ -321,20 +321,24 @@ def _measure_list(runs: int, notify: Notify) -> Measured:
     return _interleaved(samplers, runs, notify)
 
 
-def _measure_path(runs: int, notify: Notify) -> Measured:
-    with _given("path", 2, notify) as made:
+@contextmanager
+def _traffic(name: str, notify: Notify) -> Iterator[Traffic]:
+    """Give the data path of two hosts, and the sandbox's beside it."""
+    with _given(name, 2, notify) as made:
         _provision(made, notify)
         traffic = Traffic(made)
         traffic.start_sandbox()
+        yield traffic
+
+
+def _measure_path(runs: int, notify: Notify) -> Measured:
+    with _traffic("path", notify) as traffic:
         turns = [partial(traffic.sample, who, n) for n in path.CONNECTIONS for who in path.CONTESTANTS]
         return _in_turn(turns, runs, notify)
 
 
 def _measure_settings(runs: int, notify: Notify) -> Measured:
-    with _given("settings", 2, notify) as made:
-        _provision(made, notify)
-        traffic = Traffic(made)
-        traffic.start_sandbox()
+    with _traffic("settings", notify) as traffic:
 
         def variant(name: str) -> Mapping[str, float]:
             with traffic.changed(VARIANTS[name]):

@@ -119,16 +119,7 @@ class _Inventory(_Section):
 
 
 def parse(text: str, file: str, *, seed: str) -> Mesh:
-    """Return the mesh that the YAML `text` describes.
-
-    Args:
-        text: the inventory.
-        file: its name, for messages.
-        seed: tells meshes of one name on one box apart; it goes into `Mesh.identifier`.
-
-    Raises:
-        Failed: with all of its problems, in the order of their lines.
-    """
+    """Do what `envoymesh.model.inventory.parse` says."""
     data = _loaded(text, file)
     # Only problems have places, and to find them takes as long as all else.
     root = cache(lambda: YAML(typ="safe", pure=True).compose(text))
