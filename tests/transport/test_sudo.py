@@ -17,7 +17,7 @@ from envoymesh.transport import ssh
 from envoymesh.transport.ssh import connect
 from envoymesh.transport.sudo import Passwords
 from tests.layers import all_required
-from tests.transport.sshd import Sshd, user
+from tests.transport.sshd import Sshd, until, user
 from tests.transport.terminal import terminal
 
 pytestmark = pytest.mark.skipif(shutil.which("sudo") is None and not all_required(), reason="not found: sudo")
@@ -170,7 +170,7 @@ def test_interrupt_while_it_is_asked_for(shared_server: Sshd, known_hosts: Path,
             fleet.each(logins, lambda host: fleet.session(host).exec("true", timeout_s=60))
         assert shown.echoes
         assert shown.shown.count("sudo password") == 1
-    assert threading.active_count() <= threads
+    until("threads are gone", lambda: threading.active_count() <= threads)
 
 
 @pytest.mark.parametrize("setting", ["lecture=always", "!lecture", "timestamp_timeout=0", "timestamp_type=global"])
