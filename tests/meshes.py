@@ -2,7 +2,10 @@
 
 import http.client
 import json
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from envoymesh.run.interrupt import STOPS
 from envoymesh.run.workspace import Workspace, open_workspace
 from tests.labs import free_ports
 from tests.layers import ROOT
@@ -169,6 +173,39 @@ def edited(mesh: TestMesh, path: str, old: str, new: str) -> Iterator[None]:
             yield
         finally:
             mesh.checkout = ROOT
+
+
+def cut_off(lab: TestMesh, how: signal.Signals, step: str, *words: str, is_last: bool = False) -> None:
+    """Run a task and end it when it tells of `step`, a regular expression, by a signal to all of its processes.
+
+    After its last step a task may be faster than the signal, and end well; so may what handles signals in it. Where
+    it takes the first Ctrl-C for a wish, it gets another one.
+    """
+    with lab.start(*words) as process:
+        assert process.stderr is not None
+        told: list[str] = []
+        was_there = False
+        try:
+            for line in process.stderr:
+                told.append(line)
+                if not was_there and re.search(step, line):
+                    was_there = True
+                    os.killpg(process.pid, how)
+                elif was_there and how is signal.SIGINT and STOPS in line:
+                    os.killpg(process.pid, how)
+            process.wait(timeout=60)
+        finally:
+            process.kill()
+    errors = "".join(told)
+    assert was_there, f"it never told of {step}:\n{errors}"
+    assert "Traceback" not in errors
+    if is_last and process.returncode in (0, -how):
+        return
+    if how is signal.SIGINT:
+        assert process.returncode == 1, errors
+        assert "problem run/interrupted: " in errors
+    else:
+        assert process.returncode == -how
 
 
 def document(text: str) -> Any:

@@ -6,10 +6,11 @@ and uploads together; docs/reliability.md says what was measured.
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +22,23 @@ from envoymesh.model.ports import APP_PORT
 from tests.labs import eventually
 from tests.layers import ROOT
 from tests.load import Site, load
-from tests.meshes import APP, SIDECAR, TestMesh
+from tests.meshes import APP, FRONT, SIDECAR, TestMesh, cut_off, edited
+from tests.releases import release
 
 VICTIM = "service1-2"
 IN_FLIGHT = 16
 """Long requests that are in flight at any time: a host that breaks may cost those that it has."""
 
+OVERFLOWED, REJECTED = (f"listener.0.0.0.0_8080.downstream_cx_{why}" for why in ("overflow", "overload_reject"))
+"""Connections that were closed at once: more than the port takes, and those for which there is no memory."""
+
 HALF = r"GET /service/1 HTTP/1.1\r\nhost: ha"
 HOOKS = ("input", "output")
 BOOT = "cat /proc/sys/kernel/random/boot_id; systemctl show -p UserspaceTimestampMonotonic --value"
+FRONT_PROCESS = f"systemctl show -p MainPID --value {FRONT}"
+DEAD_S = 5
+"""For how long nobody looks after a mesh whose operator's box has died."""
+
 HELD_S = 16
 """A fault is held for longer than the front waits for an answer, so that nothing recovers because the fault ended."""
 
@@ -57,9 +66,12 @@ Fault = Callable[[TestMesh, Site], None]
 @pytest.fixture(scope="module")
 def two(running: TestMesh) -> Iterator[TestMesh]:
     """The mesh with two hosts of service1."""
+    before = running.inventory.read_text()
     running.run("scale", "service1=2")
     yield running
     running.run("scale", "service1=1")
+    running.inventory.write_text(before)
+    running.run("provision")
 
 
 def found_out(lab: TestMesh, healthy: int, within_s: float = 30) -> None:
@@ -116,14 +128,14 @@ def sidecar_killed(lab: TestMesh, _: Site) -> None:
 
 
 def host_cut_off_the_network(lab: TestMesh, _: Site) -> None:
-    with cut_off(lab):
+    with unplugged(lab):
         found_out(lab, 1)
         time.sleep(HELD_S)
     found_out(lab, 2)
 
 
 @contextmanager
-def cut_off(lab: TestMesh) -> Iterator[None]:
+def unplugged(lab: TestMesh) -> Iterator[None]:
     """Drop all packets to and from the host: nobody is told, as when a cable is pulled."""
     nft = ["nsenter", f"--net={netns.path(f'{lab.workspace.mesh.identifier}-{VICTIM}')}", "nft"]
     chains = " ".join(f"chain {hook} {{ type filter hook {hook} priority 0; policy drop; }};" for hook in HOOKS)
@@ -136,7 +148,7 @@ def cut_off(lab: TestMesh) -> Iterator[None]:
 
 def host_powered_off(lab: TestMesh, _: Site) -> None:
     group = (cgroup.hierarchy() or Path()) / f"envoymesh-{lab.workspace.mesh.identifier}" / VICTIM
-    with cut_off(lab):
+    with unplugged(lab):
         cgroup.kill(group)
         found_out(lab, 1)
     lab.run("up")
@@ -171,16 +183,9 @@ def disk_full(lab: TestMesh, _: Site) -> None:
         lab.on(host, FULL)
 
 
-def endpoints_garbage(lab: TestMesh, _: Site) -> None:
-    broken_endpoints(lab, "echo '{ [ }' >")
-
-
-def endpoints_truncated(lab: TestMesh, _: Site) -> None:
-    broken_endpoints(lab, f"head -c 300 {EDS} >")
-
-
-def endpoints_empty(lab: TestMesh, _: Site) -> None:
-    broken_endpoints(lab, ": >")
+def endpoints_broken(lab: TestMesh, _: Site) -> None:
+    for write in ("echo '{ [ }' >", f"head -c 300 {EDS} >", ": >"):
+        broken_endpoints(lab, write)
 
 
 def broken_endpoints(lab: TestMesh, write: str) -> None:
@@ -189,7 +194,6 @@ def broken_endpoints(lab: TestMesh, write: str) -> None:
     lab.on("front-envoy", f"{write} {EDS}.new && mv {EDS}.new {EDS}")
     eventually(lambda: lab.stat("cluster.service1.update_attempt") > before, what="the front's look at the file")
     lab.run("provision", "--limit", "edge")
-    lab.run("plan")
 
 
 def connection_limit_reached(lab: TestMesh, site: Site) -> None:
@@ -198,6 +202,24 @@ def connection_limit_reached(lab: TestMesh, site: Site) -> None:
 
 def half_a_request(lab: TestMesh, site: Site) -> None:
     assert crowd(site, count=1, text=HALF, seconds=15) == {"closed": 1}
+
+
+def ten_thousand_half_requests(lab: TestMesh, site: Site) -> None:
+    before = lab.stat(OVERFLOWED)
+    crowd(site, count=10_000, text=HALF, seconds=15)
+    assert lab.stat(OVERFLOWED) > before
+
+
+def memory_limit_reached(lab: TestMesh, site: Site) -> None:
+    """With an eighth of the heap, memory is full before connections are too many."""
+    smaller = ("overload_manager(heap_bytes, ", "overload_manager(heap_bytes // 8, ")
+    with edited(lab, "templates/front/bootstrap.yaml.j2", *smaller):
+        lab.run("provision", "--limit", "edge")
+    process, before = lab.on("front-envoy", FRONT_PROCESS), lab.stat(REJECTED)
+    crowd(site, count=4000, text=HALF, seconds=15)
+    assert lab.stat(REJECTED) > before
+    assert lab.on("front-envoy", FRONT_PROCESS) == process
+    lab.run("provision", "--limit", "edge")
 
 
 def crowd(site: Site, count: int, text: str, seconds: float) -> dict[str, int]:
@@ -217,6 +239,44 @@ def burst_of_connections(lab: TestMesh, site: Site) -> None:
     assert "2000 succeeded" in said, said
 
 
+def operator_dead_in_provision(lab: TestMesh, _: Site) -> None:
+    """While listeners are replaced, and while Envoys are."""
+    with edited(lab, "templates/front/lds.yaml.j2", "request_timeout: 300s", "request_timeout: 299s"):
+        dies(lab, "front-envoy +renames", "provision")
+    with edited(lab, "templates/macros.j2", '("disable_http_keepalive", 0.92)', '("disable_http_keepalive", 0.91)'):
+        dies(lab, "front-envoy +hot restarts", "provision")
+    lab.run("provision")
+
+
+def operator_dead_in_a_deploy(lab: TestMesh, _: Site) -> None:
+    code = release(lab.folder, "six")
+    dies(lab, "service1-2 +starts", "deploy", "service1", "--from", str(code), "--release", "six")
+    assert {lab.release() for _ in range(20)} == {"six"}
+
+
+def operator_dead_in_scaling(lab: TestMesh, _: Site) -> None:
+    dies(lab, ": entered service1-3", "scale", "service1=3")
+    dies(lab, "front-envoy +waits for", "scale", "service1=2")
+    assert lab.hostnames("service1") == {"service1-1", "service1-2"}
+
+
+def operator_dead_in_a_change_of_authority(lab: TestMesh, _: Site) -> None:
+    dies(lab, "front-envoy +takes", "renew", "--ca", again=("provision",))
+
+
+def operator_dead_in_a_reboot(lab: TestMesh, _: Site) -> None:
+    dies(lab, f"{VICTIM} +boots", "reboot", VICTIM, again=("provision",))
+    assert lab.hostnames("service1") == {"service1-1", "service1-2"}
+
+
+def dies(lab: TestMesh, step: str, *words: str, again: Sequence[str] = ()) -> None:
+    """Let the operator's box die at a step of a task, and have the task, or another, complete it later."""
+    cut_off(lab, signal.SIGKILL, step, *words, "--verbose")
+    time.sleep(DEAD_S)
+    lab.run(*(again or words))
+    lab.run("plan")
+
+
 FAULTS: Mapping[Fault, Bound] = {
     application_killed: Bound(IN_FLIGHT, 15, ("long",)),
     application_hung: Bound(IN_FLIGHT, 30, ("long",)),
@@ -227,12 +287,17 @@ FAULTS: Mapping[Fault, Bound] = {
     host_powered_off: Bound(IN_FLIGHT, 30, ("long",)),
     host_rebooted: Bound(IN_FLIGHT, 30, ("long",)),
     disk_full: Bound(0, 0),
-    endpoints_garbage: Bound(0, 0),
-    endpoints_truncated: Bound(0, 0),
-    endpoints_empty: Bound(0, 0),
+    endpoints_broken: Bound(0, 0),
     half_a_request: Bound(0, 0),
+    ten_thousand_half_requests: Bound(6000, 20, ("new, HTTP/1.1:", "long")),
     connection_limit_reached: Bound(5000, 15, ("new, HTTP/1.1:", "long")),
+    memory_limit_reached: Bound(6000, 20, ("new", "long")),
     burst_of_connections: Bound(0, 0),
+    operator_dead_in_provision: Bound(0, 0),
+    operator_dead_in_a_deploy: Bound(0, 0),
+    operator_dead_in_scaling: Bound(0, 0),
+    operator_dead_in_a_change_of_authority: Bound(0, 0),
+    operator_dead_in_a_reboot: Bound(0, 0),
 }
 
 

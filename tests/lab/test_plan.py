@@ -88,20 +88,3 @@ def test_a_saved_plan_is_refused_when_it_was_edited_or_its_inventory_was(lab: Te
     lab.run("provision", "--plan", str(file), "--limit", "service1", code=1)
     lab.run("provision", "--plan", str(file))
     assert os.listdir(tmp_path) == ["plan.json"]
-
-
-def listeners_modified(mesh: TestMesh) -> int:
-    told = mesh.run("admin", "front-envoy", "/stats?filter=^listener_manager.listener_modified$").stdout
-    return int(told.split()[1])
-
-
-@pytest.mark.parametrize("effect", ["drain", "none"])
-def test_a_listener_is_replaced_where_it_was_announced_and_only_there(lab: TestMesh, effect: str) -> None:
-    edit = {"drain": "sed -i s/3276[0-9]/32767/", "none": "chmod 0600"}[effect]
-    lab.on("front-envoy", f"{edit} /etc/envoymesh/front/lds.yaml")
-    before, process = listeners_modified(lab), lab.on("front-envoy", FRONT)
-    [change] = document(lab.run("plan", "--json", "--limit", "edge", code=2).stdout)["hosts"][0]["changes"]
-    assert change["effect"] == effect
-    lab.run("provision", "--limit", "edge")
-    assert (listeners_modified(lab) > before) == (effect == "drain")
-    assert lab.on("front-envoy", FRONT) == process

@@ -8,6 +8,13 @@ import pytest
 from tests.meshes import TestMesh
 from tests.vagrant.gentle_load import gentle_load
 
+FILL = """
+free=$(($(stat -f -c '%f * %S' /)))
+fallocate -l $((free - (64 << 20))) /full
+cat /dev/zero > /full.rest || [ "$(stat -f -c %f /)" -lt 16 ]
+"""
+"""Fills a host's disk to the last block, those kept for root included."""
+
 
 @pytest.fixture
 def mesh(box: str, artifacts: None, tmp_path: Path) -> Iterator[TestMesh]:
@@ -28,17 +35,23 @@ def test_up_check_scale_up_and_down_and_upgrade(mesh: TestMesh) -> None:
         body = f"Hello from behind Envoy (service {n})! hostname: service{n}-1 resolvedhostname: {address}\n"
         assert mesh.get(f"/service/{n}") == (200, body)
     with gentle_load(mesh) as answers:
-        mesh.run("scale", "service1=3", timeout_s=1200)
+        mesh.run("scale", "service1=2", timeout_s=1200)
     assert set(answers) == {"good"}, answers
-    assert mesh.hostnames("service1") == {"service1-1", "service1-2", "service1-3"}
-    assert "cluster.service1.membership_total: 3\n" in mesh.run("admin", "front-envoy", "/stats").stdout
+    assert mesh.hostnames("service1") == {"service1-1", "service1-2"}
+    assert "cluster.service1.membership_total: 2\n" in mesh.run("admin", "front-envoy", "/stats").stdout
     mesh.run("check")
     for clock in ("2001-01-01", "2037-01-01"):
         # All that a host is asked for must come right on a host that has its clock wrong.
-        mesh.on("service1-3", f"systemctl stop systemd-timesyncd; date -s {clock}; rm /etc/envoymesh/sidecar/rds.yaml")
-        mesh.run("provision", "--limit", "service1-3", "--lock-wait", "5")
+        mesh.on("service1-2", f"systemctl stop systemd-timesyncd; date -s {clock}; rm /etc/envoymesh/sidecar/rds.yaml")
+        mesh.run("provision", "--limit", "service1-2", "--lock-wait", "5")
         mesh.run("check")
-        assert mesh.on("service1-3", "date +%Y").strip() == clock[:4]
+        assert mesh.on("service1-2", "date +%Y").strip() == clock[:4]
+    with gentle_load(mesh) as answers:
+        mesh.on("service1-2", f"rm /etc/envoymesh/sidecar/rds.yaml; {FILL}")
+        assert "No space left on device" in mesh.run("provision", "--limit", "service1-2", code=1).stderr
+        mesh.on("service1-2", "rm /full /full.rest")
+    assert set(answers) == {"good"}, answers
+    mesh.run("provision", "--limit", "service1-2")
     with gentle_load(mesh) as answers:
         mesh.run("scale", "service1=1")
     assert set(answers) == {"good"}, answers
