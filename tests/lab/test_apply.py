@@ -154,21 +154,6 @@ def test_a_link_to_a_directory_is_as_good_as_one(lab: TestMesh, managed: Managed
         lab.run("plan")
 
 
-def test_another_release_of_envoy_is_validated_started_and_taken_back(lab: TestMesh) -> None:
-    before = lab.inventory.read_text()
-    lab.inventory.write_text(f"{before}envoy: {{version: 1.39.3}}\n")
-    done = lab.run("provision")
-    for host in lab.workspace.mesh.hosts:
-        process = "front" if host == "front-envoy" else "sidecar"
-        assert f"{host:<16} validates validation:{process}" in done.stderr
-    lab.run("check")
-    assert "/1.39.3/" in lab.run("admin", "front-envoy", "/server_info").stdout
-    lab.inventory.write_text(before)
-    lab.run("provision")
-    lab.run("check")
-    assert lab.on("front-envoy", "ls /opt/envoymesh/envoy") == "1.40.0\n"
-
-
 def test_nobody_who_reads_is_no_problem(lab: TestMesh) -> None:
     lab.on(HOST, "echo '# by hand' | tee -a /etc/systemd/system/envoymesh-app-*.service")
     for words in (["plan", "--quiet"], ["plan", "--quiet", "--json"]):

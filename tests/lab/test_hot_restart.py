@@ -95,14 +95,17 @@ def test_a_downgrade_and_an_upgrade_are_hot_restarts_and_the_plan_says_so(
     seen = {place: [envoy(lab, *place)] for place in (FRONT, SIDECAR)}
     for version in ("1.39.3", "1.40.0"):
         versions(version)
-        told = announced(lab)
-        assert {told[" ".join(place)] for place in (FRONT, SIDECAR)} == {"hot restart"}
-        lab.run("provision")
+        effects = announced(lab)
+        assert {effects[" ".join(place)] for place in (FRONT, SIDECAR)} == {"hot restart"}
+        told = lab.run("provision").stderr
         for place, envoys in seen.items():
+            assert re.search(rf"{place[0]} +validates validation:{place[1][10:]}", told)
             envoys.append(envoy(lab, *place))
             assert envoys[-1].version == version
             # One of the first release is gone by now: there are never three.
             assert processes(lab, *place) == [envoys[-1].pid, envoys[-2].pid], "the old one drains, in the unit"
+        lab.run("check")
+    assert on(lab, FRONT[0], "ls /opt/envoymesh/envoy") == version
     for envoys in seen.values():
         first = envoys[0].epoch
         assert [e.epoch for e in envoys] == [first, first + 1, first + 2]
