@@ -40,7 +40,8 @@ class HostPlan:
     """What must happen on one host, in this order.
 
     No changes: the host is as desired. `manifest` lists the addresses that are managed afterwards, `generation`
-    tells the apply after which the host was read: the plan is of no use on a host that has seen another since.
+    tells the apply after which the host was read: the plan is of no use on a host that has seen another since. Where
+    it is `alone`, nobody could serve its clients meanwhile, so they are not told to leave.
     """
 
     host: HostName
@@ -49,6 +50,7 @@ class HostPlan:
     manifest: tuple[str, ...]
     desired: tuple[Resource, ...] = field(repr=False)
     digests: dict[str, str] = field(repr=False)
+    alone: bool = False
 
 
 def successor(address: str, desired: Iterable[Resource]) -> Unit | None:

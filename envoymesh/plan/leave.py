@@ -13,7 +13,7 @@ COSTS = (Effect.DRAIN, Effect.HOT_RESTART, Effect.RESTART)
 def leaving(plan: HostPlan) -> Iterator[tuple[Unit, Effect]]:
     """Yield each unit that its clients shall leave before the plan is made true, and what that does to it."""
     for unit in plan.desired:
-        if isinstance(unit, Unit) and unit.leave_s:
+        if isinstance(unit, Unit) and unit.leave_s and not plan.alone:
             effect = worst([c.effect for c in plan.changes if _concerns(c.resource, unit)])
             if effect in COSTS:
                 yield unit, effect

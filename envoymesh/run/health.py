@@ -64,6 +64,15 @@ def _not_healthy(edge: Host, ailing: Sequence[str]) -> Problem:
     )
 
 
+SERVER = (ADMIN_PORT, envoy.SERVER_INFO)
+
+
+def another_serves(fleet: Fleet, edges: Sequence[Host], edge: HostName) -> bool:
+    """Return whether the front of another of these edges says that it serves."""
+    asked = fleet.each([e.name for e in edges if e.name != edge], lambda other: read(fleet, other, (), [SERVER]))
+    return any(isinstance(r, Reading) and envoy.server(r.observed).state == "LIVE" for r in asked.values())
+
+
 Ailments = Mapping[HostName, str]
 """For each host that a front has as a member, why it gets no requests; an empty string: it does."""
 

@@ -10,10 +10,9 @@ from envoymesh.model.mesh import Host, HostName, Mesh
 from envoymesh.model.ports import ADMIN_PORT
 from envoymesh.problems import Failed, Problem, listed
 from envoymesh.resources import Unit
-from envoymesh.run import envoy
-from envoymesh.run.converge import Reading, read
+from envoymesh.run.converge import read
 from envoymesh.run.fleet import Fleet
-from envoymesh.run.health import ailments, await_healthy
+from envoymesh.run.health import ailments, another_serves, await_healthy
 from envoymesh.run.interrupt import first_one_stops
 from envoymesh.run.lock import read_to_change
 from envoymesh.run.provision import converge, desired_of
@@ -28,8 +27,6 @@ READY_WITHIN_S = 120
 """How long its units may take after that."""
 
 TOLD_EVERY_S = 15
-
-SERVER = (ADMIN_PORT, envoy.SERVER_INFO)
 
 
 def reboot(workspace: Workspace, hosts: Sequence[Host], notify: Notify, *, force: bool = False) -> list[Outcome]:
@@ -84,9 +81,7 @@ def _rebooted(workspace: Workspace, fleet: Fleet, host: Host, notify: Notify, *,
 def _stands_in(mesh: Mesh, fleet: Fleet, host: Host) -> bool:
     """Return whether another edge serves, or every front that answers finds another host of the service healthy."""
     if host.service is None:
-        others = [e.name for e in mesh.edges if e != host]
-        asked = fleet.each(others, lambda edge: read(fleet, edge, (), [SERVER]))
-        return any(isinstance(r, Reading) and envoy.server(r.observed).state == "LIVE" for r in asked.values())
+        return another_serves(fleet, mesh.edges, host.name)
     members = [h for h in mesh.hosts_of(host.service) if h != host]
     found, _ = ailments(fleet, mesh.edges, members)
     return any(found.get(h.name) == "" for h in members)

@@ -4,14 +4,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from envoymesh.events import Event, Notify, Outcome, OutcomeKind, end_of
-from envoymesh.model.mesh import Host, HostName
+from envoymesh.model.mesh import Host, HostName, Mesh
+from envoymesh.plan.change import Action
 from envoymesh.plan.leave import leaving
 from envoymesh.plan.rollout import batches, concerns_clients
 from envoymesh.problems import Failed, Problem, listed
 from envoymesh.run.converge import Reading, apply, apply_all, read
 from envoymesh.run.fleet import Fleet
 from envoymesh.run.generations import had, kept_by
-from envoymesh.run.health import HEALTHY_FOR_S, ailments, stay_healthy
+from envoymesh.run.health import HEALTHY_FOR_S, ailments, another_serves, stay_healthy
 from envoymesh.run.interrupt import first_one_stops
 from envoymesh.run.last_run import record
 from envoymesh.run.workspace import Workspace
@@ -28,7 +29,7 @@ def roll_out(
     """
     mesh = workspace.mesh
     changing = {h: r for h, r in readings.items() if r.plan.changes}
-    serving = {h for h, r in changing.items() if r.observed.manifest}
+    serving = {h for h, r in changing.items() if _serves(mesh.hosts[h], r)}
     outcomes = {h: Outcome(h, OutcomeKind.UNCHANGED) for h in readings if h not in changing}
     ended(workspace, outcomes.values(), notify)
     planned = list(batches(mesh, changing, serving))
@@ -43,8 +44,22 @@ def roll_out(
                 workspace.stop.wait(leave_s)
             if len(planned) > 1:
                 notify(Event("", f"batch {number} of {len(planned)}: {_named(batch)}"))
+            changing |= {h: _left_or_alone(mesh, fleet, changing[h]) for h in batch}
             outcomes |= _changed(workspace, fleet, {h: changing[h] for h in batch}, notify)
     return outcomes
+
+
+def _serves(host: Host, reading: Reading) -> bool:
+    """Return whether a host was provisioned before, and, where it is an edge, its front runs."""
+    stopped = any(c.action is Action.START for c in reading.plan.changes)
+    return bool(reading.observed.manifest) and not (host.is_edge and stopped)
+
+
+def _left_or_alone(mesh: Mesh, fleet: Fleet, reading: Reading) -> Reading:
+    """Return a reading whose plan tells clients to leave only where another front serves them meanwhile."""
+    if not any(leaving(reading.plan)) or another_serves(fleet, mesh.edges, reading.plan.host):
+        return reading
+    return replace(reading, plan=replace(reading.plan, alone=True))
 
 
 def _left_for(readings: Mapping[HostName, Reading], batch: Sequence[HostName]) -> int:

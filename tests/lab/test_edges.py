@@ -12,6 +12,7 @@ import pytest
 from envoymesh.machines import netns
 from envoymesh.model.ports import HEALTH_PATH
 from envoymesh.transport.dial import dial
+from tests.lab.test_bad_hosts import REFUSES, ssh_that
 from tests.labs import eventually
 from tests.meshes import TestMesh, document, up
 
@@ -108,9 +109,13 @@ def balanced(mesh: TestMesh, edges: dict[str, str]) -> Iterator[Balancer]:
             thread.join()
 
 
-def other_listeners(mesh: TestMesh) -> None:
+def with_other_listeners(mesh: TestMesh) -> None:
     text = mesh.inventory.read_text()
     mesh.inventory.write_text(text.replace(f"leave_s: {LEAVE_S}", f"leave_s: {LEAVE_S}, https_port: 9443"))
+
+
+def other_listeners(mesh: TestMesh) -> None:
+    with_other_listeners(mesh)
     mesh.run("provision")
 
 
@@ -161,6 +166,24 @@ def test_an_edge_that_was_left_behind_as_going_is_found_and_brought_back(two: Te
     assert "Envoy 1.40.0 is DRAINING" in two.run("check", code=1).stdout
     two.run("provision")
     assert {edge: balancer.health(edge) for edge in EDGES} == {"front-envoy": 200, "front-2": 200}
+
+
+def test_nobody_is_told_to_leave_the_only_edge_that_serves(two: TestMesh) -> None:
+    two.on("front-2", "systemctl stop envoymesh-front")
+    with ssh_that(two, "front-2", REFUSES), balanced(two, {"front-envoy": EDGES["front-envoy"]}) as balancer:
+        with_other_listeners(two)
+        two.run("provision", code=4)
+    assert balancer.seen == {"front-envoy": {200}}
+    assert set(balancer.answers) == {"GET 200", "POST 405"}, balancer.answers
+
+
+def test_an_edge_whose_front_does_not_run_is_started_before_another_is_left(two: TestMesh) -> None:
+    two.on("front-2", "systemctl stop envoymesh-front")
+    with_other_listeners(two)
+    done = two.run("provision")
+    assert [line.split()[-1] for line in done.stderr.splitlines() if " batch " in line] == ["front-2", "front-envoy"]
+    assert "front-envoy      lets its clients leave" in done.stderr
+    assert "front-2          lets its clients leave" not in done.stderr
 
 
 def test_one_edge_of_two_is_not_rebooted_while_the_other_does_not_serve(two: TestMesh) -> None:
