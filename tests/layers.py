@@ -53,7 +53,7 @@ LAYERS: Mapping[str, Layer] = {
     "unit": Layer(("unit", "conventions"), timeout_s=180),
     "golden": Layer(("golden",), timeout_s=300),
     "lab": Layer(("contract", "transport", "lab"), timeout_s=600, tools=NSPAWN, makes_machines=True),
-    "vagrant": Layer(("vagrant",), timeout_s=1800, tools=LIBVIRT, makes_machines=True),
+    "vagrant": Layer(("vagrant",), timeout_s=3600, tools=LIBVIRT, makes_machines=True),
 }
 
 FOLDERS = {folder: name for name, layer in LAYERS.items() for folder in layer.folders}

@@ -91,7 +91,7 @@ class Site:
     def nothing_is_left(self) -> None:
         """Wait for the last processes to go."""
         with suppress(AssertionError):
-            eventually(lambda: not self.leftovers(), 5)
+            eventually(lambda: not self.leftovers(), 30)
         assert self.leftovers() == []
 
     def publish(self) -> None:

@@ -57,7 +57,7 @@ def test_a_killed_build_leaves_nothing_and_two_build_once(cache: Path) -> None:
         first.kill()
     assert first.wait() == -signal.SIGKILL
     assert not list(cache.glob("small-*"))
-    eventually(lambda: not _at_work(cache), 5, "the build has ended")
+    eventually(lambda: not _at_work(cache), 60, "the build has ended")
     assert str(cache) not in Path("/proc/self/mounts").read_text()
 
     with builder() as one, builder() as other:

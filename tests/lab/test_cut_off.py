@@ -80,7 +80,9 @@ def test_provision_waits_for_an_apply_that_still_goes_on_by_itself(lab: TestMesh
     workspace = lab.workspace
     front = partial(run, workspace.provider, workspace.mesh.edges[0])
     folder = "/run/systemd/system/envoymesh-front.service.d"
-    front(f"mkdir {folder}; printf '[Service]\\nExecStartPre=sleep 5\\n' > {folder}/slow.conf; systemctl daemon-reload")
+    front(
+        f"mkdir {folder}; printf '[Service]\\nExecStartPre=sleep 12\\n' > {folder}/slow.conf; systemctl daemon-reload"
+    )
     try:
         front("systemctl stop envoymesh-front")
         cut_off(lab, signal.SIGKILL, "front-envoy +starts", "provision")

@@ -83,6 +83,7 @@ class Balancer:
             edge = edges[number % len(edges)]
             try:
                 with closing(self.connection(edge)) as connection:
+                    connection.sock.settimeout(20)  # `dial` leaves what was left of its own 2 s
                     while self.well[edge] and connection.sock and not self.done.wait(0.01):
                         connection.request(method, "/service/1")
                         answer = connection.getresponse()

@@ -102,8 +102,10 @@ def test_a_downgrade_and_an_upgrade_are_hot_restarts_and_the_plan_says_so(
             assert re.search(rf"{place[0]} +validates validation:{place[1][10:]}", told)
             envoys.append(envoy(lab, *place))
             assert envoys[-1].version == version
-            # One of the first release is gone by now: there are never three.
-            assert processes(lab, *place) == [envoys[-1].pid, envoys[-2].pid], "the old one drains, in the unit"
+            # One of the first release is gone by now: there are never three. The last one may be done, too.
+            assert processes(lab, *place) in ([envoys[-1].pid, envoys[-2].pid], [envoys[-1].pid]), (
+                "it drains, in the unit"
+            )
         lab.run("check")
     assert on(lab, FRONT[0], "ls /opt/envoymesh/envoy") == version
     for envoys in seen.values():
@@ -123,7 +125,7 @@ def test_a_long_answer_survives_a_reload(fresh: TestMesh, place: tuple[str, str]
         asked = pool.submit(lab.get, "/service/1", timeout_s=20)
         in_flight = "curl -s localhost:8001/stats?filter=downstream_rq_active"
         eventually(lambda: re.search(r"ingress_http.*: 1", on(lab, "service1-1", in_flight)), what="the request")
-        on(lab, place[0], f"systemctl reload {place[1]} && sleep 5")
+        on(lab, place[0], f"systemctl reload {place[1]} && sleep 2")
         assert not asked.done()
         assert envoy(lab, *place).epoch == before.epoch + 1
     assert asked.result()[0] == 200
@@ -173,7 +175,7 @@ def test_a_new_envoy_that_does_not_come_to_serve_leaves_the_old_one_serving(
         return replace(resource, content=content.replace(stamp, other))
 
     before = envoy(lab, *SIDECAR)
-    with load(lab, "a new Envoy that does not come to serve") as seen:
+    with load(lab, "a new Envoy that does not come to serve", share=0.25) as seen:
         with workspace.fleet([workspace.mesh.hosts[host]]) as fleet:
             reading = read(fleet, host, [changed(r) for r in desired])
             assert {c.effect for c in reading.plan.changes} == {Effect.HOT_RESTART}

@@ -142,15 +142,15 @@ def test_connection_that_dies_under_a_payload_is_lost(session: Session) -> None:
 def test_time_over(session: Session) -> None:
     began = time.monotonic()
     with pytest.raises(Failed) as failed:
-        session.exec("echo last words; exec sleep 60", timeout_s=0.7)
+        session.exec("echo last words; exec sleep 60", timeout_s=3)
     assert problem(failed) == ("ssh/timeout", ExitCode.PROBLEM)
     assert failed.value.problems[0].saw == ("last words",)
-    assert 0.6 < time.monotonic() - began < 30, "neither earlier nor with the script, on a busy box too"
+    assert 2.9 < time.monotonic() - began < 30, "neither earlier nor with the script, on a busy box too"
 
 
 def test_time_over_while_nobody_reads_stdin(session: Session) -> None:
     with pytest.raises(Failed) as failed:
-        session.exec("exec sleep 60", stdin=[bytes(20_000_000)], timeout_s=0.7)
+        session.exec("exec sleep 60", stdin=[bytes(20_000_000)], timeout_s=3)
     assert problem(failed)[0] == "ssh/timeout"
 
 
@@ -194,7 +194,8 @@ def test_hundred_sessions_leave_nothing_behind(shared_server: Sshd, known_hosts:
     for _ in range(100):
         with connect(login) as session:
             session.exec("true", stdin=[b"some"], timeout_s=20)
-    until("files and threads are as before", lambda: (open_files(), threading.active_count()) == before)
+    until("no more files", lambda: open_files() <= before[0], timeout_s=30)
+    until("no more threads", lambda: threading.active_count() <= before[1], timeout_s=30)
 
 
 def test_twenty_at_once(shared_server: Sshd, known_hosts: Path) -> None:

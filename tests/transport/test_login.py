@@ -227,21 +227,21 @@ def test_host_that_says_nothing(shared_server: Sshd, known_hosts: Path) -> None:
         assert "did not answer within 1 s" in problem.what
         assert 0.8 < time.monotonic() - began < 12, "neither earlier nor after Paramiko's own 15 s, on a busy box too"
         assert len(accepted) == 1
-    until("threads are gone", lambda: threading.active_count() == threads)
+    until("threads are gone", lambda: threading.active_count() <= threads)
 
 
 def test_host_that_stops_after_its_banner(shared_server: Sshd, known_hosts: Path) -> None:
     threads = threading.active_count()
     with listener(says=b"SSH-2.0-Slow\r\n") as (port, _):
         assert problem_of(shared_server.login(known_hosts, port=port), timeout_s=1).code == "ssh/unreachable"
-    until("threads are gone", lambda: threading.active_count() == threads)
+    until("threads are gone", lambda: threading.active_count() <= threads)
 
 
 def test_host_that_ends_the_handshake_leaves_no_timer(shared_server: Sshd, known_hosts: Path) -> None:
     threads = threading.active_count()
     with listener(says=b"SSH-2.0-Rude\r\n", drops=True) as (port, _):
         assert problem_of(shared_server.login(known_hosts, port=port), timeout_s=60).code == "ssh/unreachable"
-    until("threads are gone", lambda: threading.active_count() == threads)
+    until("threads are gone", lambda: threading.active_count() <= threads)
 
 
 def test_dropped_connections_are_tried_seven_times(shared_server: Sshd, known_hosts: Path) -> None:
@@ -413,7 +413,7 @@ def test_jump_host_is_shared_and_verified(inner: Sshd, bastion: Sshd, known_host
     assert failures == []
     assert (bastion.logins(), inner.logins()) == (1, 6)
     assert len(known_hosts.read_text().splitlines()) == 2
-    until("the jump host's connection is gone too", lambda: threading.active_count() == before)
+    until("the jump host's connection is gone too", lambda: threading.active_count() <= before)
     assert says(login) == b"hello\n"
     assert bastion.logins() == 2
 

@@ -90,14 +90,14 @@ def test_thirty_hosts_behind_one_sshd_all_connect(known_hosts: Path) -> None:
             ran = fleet.each(logins, lambda host: fleet.session(host).exec(f"echo {host}", timeout_s=60).stdout)
         assert {host: out for host, out in ran.items() if out != f"{host}\n".encode()} == {}
         assert server.logins() == 30
-        assert server.drops() <= 3, "without turns it is 6 to 12; a busy sshd sees late that a login is done"
+        assert server.drops() <= 5, "without turns it is 6 to 12; a busy sshd sees late that a login is done"
 
 
 def test_hosts_connect_although_others_fill_the_sshd(known_hosts: Path) -> None:
-    """Somebody else's logins hang there, so that each of ours is dropped with a chance of a third."""
-    with running("MaxStartups 10:30:100", "LoginGraceTime 60") as server:
+    """Somebody else's logins hang there, so that each of ours is dropped with a chance of a fifth."""
+    with running("MaxStartups 10:20:100", "LoginGraceTime 120") as server:
         others = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(9)]
-        logins = {HostName(f"web-{n}"): server.login(known_hosts, host=f"web-{n}") for n in range(20)}
+        logins = {HostName(f"web-{n}"): server.login(known_hosts, host=f"web-{n}") for n in range(40)}
         try:
             with Fleet(logins) as fleet:
                 ran = fleet.each(logins, lambda host: fleet.session(host).exec("true", timeout_s=60).exit_status)
@@ -112,11 +112,11 @@ def test_hosts_of_their_own_do_not_wait_for_each_other(shared_server: Sshd, know
     """A host that says nothing takes its own time only, however many of them there are."""
     silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(AT_ONCE * 2)]
     ports = [sock.getsockname()[1] for sock in silent]
-    logins = {HostName(f"web-{port}"): shared_server.login(known_hosts, port=port, timeout_s=2) for port in ports}
+    logins = {HostName(f"web-{port}"): shared_server.login(known_hosts, port=port, timeout_s=6) for port in ports}
     began = time.monotonic()
     with Fleet(logins) as fleet:
         ran = fleet.each(logins, fleet.session)
     for sock in silent:
         sock.close()
     assert {problem.code for problem in ran.values() if isinstance(problem, Problem)} == {"ssh/unreachable"}
-    assert time.monotonic() - began < 3.9, "two turns of 2 s, one after the other"
+    assert time.monotonic() - began < 11.5, "two turns of 6 s, one after the other"

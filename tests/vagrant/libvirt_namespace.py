@@ -107,9 +107,9 @@ def _daemons(log: Path) -> Iterator[None]:
 
 
 def _wait_for_libvirt(daemons: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     asked = ["virsh", "--connect", "qemu:///system", "list"]
-    while subprocess.run(asked, capture_output=True, check=False, timeout=5).returncode != 0:
+    while subprocess.run(asked, capture_output=True, check=False, timeout=120).returncode != 0:
         assert daemons.poll() is None, log.read_text()
         assert time.monotonic() < end, log.read_text()
         time.sleep(0.05)
@@ -118,7 +118,7 @@ def _wait_for_libvirt(daemons: subprocess.Popen[bytes], log: Path) -> None:
 def _end_all_in_here() -> None:
     """Kill every other process of this network namespace: it is ours alone."""
     ours = os.readlink("/proc/thread-self/ns/net")
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while others := [pid for pid in _processes(ours) if pid != os.getpid()]:
         assert time.monotonic() < end, f"these do not end: {others}"
         for pid in others:
