@@ -37,7 +37,7 @@ def a_change(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 def rolled_out(mesh: TestMesh, rollout: str, told: list[str]) -> dict[str, OutcomeKind]:
     """Provision service1 with settings of `rollout`, in this process; return what became of each host."""
     before = mesh.inventory.read_text()
-    mesh.inventory.write_text(f"{before}rollout: {rollout}\n")
+    mesh.inventory.write_text(before.replace("{canary: 0}", rollout))
     try:
         workspace = mesh.workspace
         hosts = workspace.mesh.hosts_of(ServiceName("service1"))
@@ -128,6 +128,6 @@ def test_flags_say_how_many_at_a_time(three: TestMesh) -> None:
     assert "3 changed" in done.stdout.splitlines()
     three.inventory.write_text(before)
     assert "problem task/bad-argument" in three.run("provision", "--max-parallel", "0", code=1).stderr
-    told = three.run("provision", "--limit", "service1", "--max-parallel", "100%").stderr
+    told = three.run("provision", "--limit", "service1", "--canary", "1", "--max-parallel", "100%").stderr
     assert "batch 1 of 2: service1-1\n" in told
     assert "batch 2 of 2: service1-2 and service1-3\n" in told
