@@ -211,7 +211,7 @@ def ten_thousand_half_requests(lab: TestMesh, site: Site) -> None:
 
 
 def memory_limit_reached(lab: TestMesh, site: Site) -> None:
-    """With an eighth of the heap, memory is full before connections are too many."""
+    """With an eighth of the heap, memory is full before connections are too many, and everybody is shed."""
     smaller = ("overload_manager(heap_bytes, ", "overload_manager(heap_bytes // 8, ")
     with edited(lab, "templates/front/bootstrap.yaml.j2", *smaller):
         lab.run("provision", "--limit", "edge")
@@ -291,7 +291,7 @@ FAULTS: Mapping[Fault, Bound] = {
     half_a_request: Bound(0, 0),
     ten_thousand_half_requests: Bound(6000, 20, ("new, HTTP/1.1:", "long")),
     connection_limit_reached: Bound(5000, 15, ("new, HTTP/1.1:", "long")),
-    memory_limit_reached: Bound(6000, 20, ("new", "long")),
+    memory_limit_reached: Bound(15_000, 25),
     burst_of_connections: Bound(0, 0),
     operator_dead_in_provision: Bound(0, 0),
     operator_dead_in_a_deploy: Bound(0, 0),
