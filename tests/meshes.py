@@ -16,7 +16,7 @@ from typing import Any
 
 from envoymesh.run.interrupt import STOPS
 from envoymesh.run.workspace import Workspace, open_workspace
-from tests.labs import free_ports
+from tests.labs import eventually, free_ports
 from tests.layers import ROOT
 
 INVENTORY = """\
@@ -110,6 +110,12 @@ class TestMesh:
     def on(self, host: str, command: str, code: int = 0) -> str:
         """Run a command on a host; it must exit with `code`; return what it printed."""
         return self.run("exec", host, command, code=code).stdout
+
+    def none_drains(self) -> None:
+        """Start all Envoys anew: the next hot restart has none to wait for that the last one has left to drain."""
+        for host in self.workspace.mesh.hosts:
+            self.on(host, "systemctl restart 'envoymesh-[fs]*'")
+        eventually(lambda: self.get("/service/1")[0] == 200, what="an answer of all that was started anew")
 
     def application(self, host: str) -> str:
         """Return the name of the unit of a host's application."""

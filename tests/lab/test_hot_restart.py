@@ -63,9 +63,7 @@ def alone(lab: TestMesh, host: str, unit: str) -> bool:
 def fresh(lab: TestMesh) -> Iterator[TestMesh]:
     """The mesh; in the end, all its Envoys start anew, so that none drains."""
     yield lab
-    for host, unit in (SIDECAR, FRONT):
-        on(lab, host, f"systemctl restart {unit}")
-    eventually(lambda: lab.get("/service/1")[0] == 200, what="an answer of all that was started anew")
+    lab.none_drains()
 
 
 def announced(lab: TestMesh) -> dict[str, str]:

@@ -162,12 +162,14 @@ def an_older_release_of_envoy(lab: TestMesh) -> Generator[None, None, None]:
     lab.run("provision")
     yield
     assert f"/{OLDER}/" in lab.run("admin", "front-envoy", "/server_info").stdout
+    lab.none_drains()
 
 
 def a_newer_release_of_envoy(lab: TestMesh) -> Generator[None, None, None]:
     before = lab.inventory.read_text()
     lab.inventory.write_text(f"{before}envoy: {{version: {OLDER}}}\n")
     lab.run("provision")
+    lab.none_drains()
     yield
     lab.inventory.write_text(before)
     lab.run("provision")
@@ -176,6 +178,7 @@ def a_newer_release_of_envoy(lab: TestMesh) -> Generator[None, None, None]:
 
 
 def reloads_by_hand(lab: TestMesh) -> Generator[None, None, None]:
+    lab.none_drains()
     places = (("service1-1", SIDECAR), ("front-envoy", FRONT))
     before = [lab.on(host, f"systemctl show -p MainPID --value {unit}") for host, unit in places]
     yield
