@@ -3,13 +3,14 @@
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from envoymesh.events import Event, Notify, Outcome, OutcomeKind, end_of, failed_outcome
 from envoymesh.model.mesh import Host, HostName, Mesh
 from envoymesh.model.ports import ADMIN_PORT
 from envoymesh.problems import Failed, Problem, listed
-from envoymesh.resources import Unit
+from envoymesh.resources import Resource, Unit
+from envoymesh.run.authority import refuse_another
 from envoymesh.run.converge import read
 from envoymesh.run.fleet import Fleet
 from envoymesh.run.health import ailments, another_serves, await_healthy
@@ -29,6 +30,15 @@ READY_WITHIN_S = 120
 TOLD_EVERY_S = 15
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """A host that boots again, what it must have then, and whether others serve meanwhile."""
+
+    host: Host
+    wanted: Sequence[Resource]
+    stands_in: bool
+
+
 def reboot(workspace: Workspace, hosts: Sequence[Host], notify: Notify, *, force: bool = False) -> list[Outcome]:
     """Boot `hosts` again, one after the other; after one that fails no other is begun.
 
@@ -39,13 +49,15 @@ def reboot(workspace: Workspace, hosts: Sequence[Host], notify: Notify, *, force
     A host that nobody could stand in for is refused, unless `force`: then its requests fail until it is back.
 
     Raises:
-        Failed: another has the lock of a host or of an edge.
+        Failed: another has the lock of a host or of an edge, or this box lacks what they were provisioned with.
     """
     mesh = workspace.mesh
     concerned = [*hosts, *(e for e in mesh.edges if e not in hosts)]
+    wanted = desired_of(workspace, concerned)
     outcomes: list[Outcome] = []
     with workspace.fleet(concerned, notify) as fleet, first_one_stops(workspace.stop, notify):
-        locked = read_to_change(workspace, fleet, {h.name: () for h in concerned}, notify)
+        locked = read_to_change(workspace, fleet, wanted, notify)
+        refuse_another(locked)
         in_hand = replace(workspace, stop=threading.Event())
         for number, host in enumerate(hosts):
             if workspace.stop.is_set() or not all(o.ok for o in outcomes):
@@ -57,7 +69,7 @@ def reboot(workspace: Workspace, hosts: Sequence[Host], notify: Notify, *, force
             if isinstance(reading, Problem):
                 outcomes.append(failed_outcome(host.name, reading))
             else:
-                outcomes.append(_rebooted(in_hand, fleet, host, notify, force=force))
+                outcomes.append(_rebooted(in_hand, fleet, host, wanted[host.name], notify, force=force))
             notify(end_of(outcomes[-1]))
     return outcomes
 
@@ -67,12 +79,14 @@ def _let_clients_return(workspace: Workspace, edge: Host, notify: Notify) -> Non
     workspace.stop.wait(workspace.mesh.leave_s)
 
 
-def _rebooted(workspace: Workspace, fleet: Fleet, host: Host, notify: Notify, *, force: bool) -> Outcome:
+def _rebooted(  # noqa: PLR0913 - one for each thing that a turn needs
+    workspace: Workspace, fleet: Fleet, host: Host, wanted: Sequence[Resource], notify: Notify, *, force: bool
+) -> Outcome:
     try:
-        stands_in = _stands_in(workspace.mesh, fleet, host)
-        if not stands_in and not force:
+        turn = _Turn(host, wanted, _stands_in(workspace.mesh, fleet, host))
+        if not turn.stands_in and not force:
             raise Failed(_nobody_else(host))
-        (_edge if host.is_edge else _service_host)(workspace, fleet, host, notify, stands_in=stands_in)
+        (_edge if host.is_edge else _service_host)(workspace, fleet, turn, notify)
     except Failed as failed:
         return failed_outcome(host.name, failed.problems[0])
     return Outcome(host.name, OutcomeKind.CHANGED)
@@ -87,23 +101,21 @@ def _stands_in(mesh: Mesh, fleet: Fleet, host: Host) -> bool:
     return any(found.get(h.name) == "" for h in members)
 
 
-def _edge(workspace: Workspace, fleet: Fleet, host: Host, notify: Notify, *, stands_in: bool) -> None:
-    leave_s = workspace.mesh.leave_s if stands_in else 0
+def _edge(workspace: Workspace, fleet: Fleet, turn: _Turn, notify: Notify) -> None:
+    leave_s = workspace.mesh.leave_s if turn.stands_in else 0
     if leave_s:
-        notify(Event(host.name, f"reports that it goes, and waits {leave_s} s for its clients to leave"))
-    _boot_again(workspace, fleet, host, (leave_s, IDLE_WITHIN_S if stands_in else 0), notify)
-    _await_ready(workspace, fleet, host, notify)
+        notify(Event(turn.host.name, f"reports that it goes, and waits {leave_s} s for its clients to leave"))
+    _boot_again(workspace, fleet, turn, leave_s, notify)
 
 
-def _service_host(workspace: Workspace, fleet: Fleet, host: Host, notify: Notify, *, stands_in: bool) -> None:
-    mesh = workspace.mesh
-    if stands_in:
+def _service_host(workspace: Workspace, fleet: Fleet, turn: _Turn, notify: Notify) -> None:
+    mesh, host = workspace.mesh, turn.host
+    if turn.stands_in:
         without = replace(mesh, hosts={n: h for n, h in mesh.hosts.items() if h != host})
         _tell_fronts(replace(workspace, mesh=without), fleet, host, notify)
         notify(Event(host.name, "finishes the requests that it has"))
-    _boot_again(workspace, fleet, host, (0, IDLE_WITHIN_S if stands_in else 0), notify)
-    _await_ready(workspace, fleet, host, notify)
-    if stands_in:
+    _boot_again(workspace, fleet, turn, 0, notify)
+    if turn.stands_in:
         _tell_fronts(workspace, fleet, host, notify)
     await_healthy(workspace, [host], notify)
 
@@ -124,13 +136,14 @@ def _tell_fronts(workspace: Workspace, fleet: Fleet, host: Host, notify: Notify)
         raise Failed(Problem("reboot/front-not-told", what, host.name, saw, now, hint, problems[0].exit_code))
 
 
-def _boot_again(workspace: Workspace, fleet: Fleet, host: Host, seconds: tuple[int, int], notify: Notify) -> None:
-    """Boot a host, which has some `seconds` to be left and to finish what it has; return once it is another start."""
+def _boot_again(workspace: Workspace, fleet: Fleet, turn: _Turn, leave_s: int, notify: Notify) -> None:
+    """Boot a host, whose clients have `leave_s` seconds to leave; return once it is as it was before."""
+    host, within_s = turn.host, IDLE_WITHIN_S if turn.stands_in else 0
     before = _start_of(fleet, host.name)
     lines = list[str]()
     try:
-        script = reboot_script(workspace.run, ADMIN_PORT, *seconds)
-        fleet.session(host.name).exec(script, on_line=lines.append, timeout_s=sum(seconds) + 60.0)
+        script = reboot_script(workspace.run, ADMIN_PORT, leave_s, within_s)
+        fleet.session(host.name).exec(script, on_line=lines.append, timeout_s=leave_s + within_s + 60.0)
     except Failed as failed:
         if not reboots(lines):
             raise Failed(_not_begun(host, failed.problems[0])) from None
@@ -139,6 +152,7 @@ def _boot_again(workspace: Workspace, fleet: Fleet, host: Host, seconds: tuple[i
         raise Failed(_not_begun(host, Problem("lock/lost", what, host.name)))
     fleet.forget(host.name)
     _await_start(fleet, host, before, notify)
+    _await_ready(workspace, fleet, turn, notify)
 
 
 def _start_of(fleet: Fleet, host: HostName) -> str:
@@ -165,14 +179,15 @@ def _await_start(fleet: Fleet, host: Host, before: str, notify: Notify) -> None:
     raise Failed(_not_back(host, f"not within {BACK_WITHIN_S} s", saw))
 
 
-def _await_ready(workspace: Workspace, fleet: Fleet, host: Host, notify: Notify) -> None:
+def _await_ready(workspace: Workspace, fleet: Fleet, turn: _Turn, notify: Notify) -> None:
     """Wait until the host's Envoy serves, with its lock taken once more.
 
     Its application is waited for by the fronts: a member that is new to them gets no requests before its first good
     health check.
     """
+    host = turn.host
     notify(Event(host.name, "waits for its units"))
-    units = [r for r in desired_of(workspace, [host])[host.name] if isinstance(r, Unit)]
+    units = [r for r in turn.wanted if isinstance(r, Unit)]
     asked = {u.name: (u.probe.port, u.probe.path) for u in units if not u.replaces}
     deadline = time.monotonic() + READY_WITHIN_S
     while True:

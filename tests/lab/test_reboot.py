@@ -82,6 +82,35 @@ def test_a_host_that_nobody_stands_in_for_is_not_rebooted_unless_that_is_wanted(
     lab.run("plan")
 
 
+def test_who_does_not_know_the_authority_reboots_nothing(two: TestMesh) -> None:
+    """Telling the fronts would give them another one."""
+    before, state = boots(two), two.folder / ".envoymesh"
+    files = [*state.glob("ca*.pem"), *state.glob("front/*")]
+    kept = {file: file.read_bytes() for file in files}
+    try:
+        for file in files:
+            file.unlink()
+        told = two.run("reboot", "service1-1", code=1).stderr
+    finally:
+        for file in files:
+            file.write_bytes(kept[file])
+    assert "problem certificate/other-authority: " in told
+    two.run("plan")
+    assert boots(two) == before
+
+
+def test_a_host_whose_release_this_box_does_not_have_is_not_rebooted(two: TestMesh) -> None:
+    before, text = boots(two), two.inventory.read_text()
+    two.inventory.write_text(text.replace("path: /service/1", "path: /service/1, release: gone"))
+    try:
+        told = two.run("reboot", "service1-1", code=1).stderr
+    finally:
+        two.inventory.write_text(text)
+    assert "problem release/not-here: " in told
+    two.run("plan")
+    assert boots(two) == before
+
+
 def test_a_host_is_not_rebooted_where_the_other_one_is_not_healthy(two: TestMesh) -> None:
     before = boots(two)
     application = two.application("service1-2")
