@@ -15,7 +15,8 @@ STOPS = "finishing the hosts in hand, starting no more; Ctrl-C again ends it now
 def first_one_stops(stop: threading.Event, notify: Notify) -> Iterator[None]:
     """Have the first Ctrl-C set `stop`; later ones, and those after this, interrupt as they do elsewhere.
 
-    Where Ctrl-C does something else already (it is ignored, or has been pressed), it goes on doing that.
+    Where Ctrl-C does something else already (it is ignored, has been pressed, or this is within another of these), it
+    goes on doing that.
     """
     before = signal.getsignal(signal.SIGINT)
     here = threading.current_thread() is threading.main_thread()
@@ -24,7 +25,8 @@ def first_one_stops(stop: threading.Event, notify: Notify) -> Iterator[None]:
         return
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, before)
+        if stop.is_set():
+            signal.default_int_handler(number, frame)
         stop.set()
         # A thread, as what was interrupted here may be in the middle of telling something.
         threading.Thread(target=notify, args=[Event("", STOPS)]).start()

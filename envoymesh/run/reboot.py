@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from envoymesh.events import Event, Notify, Outcome, OutcomeKind, end_of, failed_outcome
+from envoymesh.events import Event, Notify, Outcome, OutcomeKind, end_of, exit_code_of, failed_outcome
 from envoymesh.model.mesh import Host, HostName, Mesh
 from envoymesh.model.ports import ADMIN_PORT
 from envoymesh.problems import Failed, Problem, listed
@@ -60,11 +60,9 @@ def reboot(workspace: Workspace, hosts: Sequence[Host], notify: Notify, *, force
         refuse_another(locked)
         in_hand = replace(workspace, stop=threading.Event())
         for number, host in enumerate(hosts):
-            if workspace.stop.is_set() or not all(o.ok for o in outcomes):
+            if not all(o.ok for o in outcomes) or not _may_begin(workspace, hosts[:number], notify):
                 outcomes.append(Outcome(host.name, OutcomeKind.NOT_STARTED))
                 continue
-            if number and hosts[number - 1].is_edge and mesh.leave_s:
-                _let_clients_return(workspace, hosts[number - 1], notify)
             reading = locked[host.name]
             if isinstance(reading, Problem):
                 outcomes.append(failed_outcome(host.name, reading))
@@ -74,9 +72,13 @@ def reboot(workspace: Workspace, hosts: Sequence[Host], notify: Notify, *, force
     return outcomes
 
 
-def _let_clients_return(workspace: Workspace, edge: Host, notify: Notify) -> None:
-    notify(Event(edge.name, f"gives its clients {workspace.mesh.leave_s} s to come back"))
-    workspace.stop.wait(workspace.mesh.leave_s)
+def _may_begin(workspace: Workspace, done: Sequence[Host], notify: Notify) -> bool:
+    """Return whether another host may go after those that are `done`, once the clients of the last one are back."""
+    leave_s = workspace.mesh.leave_s if done and done[-1].is_edge else 0
+    if leave_s and not workspace.stop.is_set():
+        notify(Event(done[-1].name, f"gives its clients {leave_s} s to come back"))
+        workspace.stop.wait(leave_s)
+    return not workspace.stop.is_set()
 
 
 def _rebooted(  # noqa: PLR0913 - one for each thing that a turn needs
@@ -127,13 +129,13 @@ def _tell_fronts(workspace: Workspace, fleet: Fleet, host: Host, notify: Notify)
         Failed: one could not be told.
     """
     told = converge(workspace, fleet, desired_of(workspace, workspace.mesh.edges), notify)
-    problems = [o.problem for o in told.values() if o.problem is not None]
-    if problems:
+    untold = [o for o in told.values() if not o.ok]
+    if untold:
         what = f"not every front could be told of `{host.name}`"
-        saw = tuple(f"{p.at}: {p.what}" for p in problems)
+        saw = tuple(f"{o.host}: {o.problem.what if o.problem else o.kind}" for o in untold)
         now = f"{host.name}: its service is running; some front may send it nothing"
         hint = "./mesh provision    then, once that is done, the same command"
-        raise Failed(Problem("reboot/front-not-told", what, host.name, saw, now, hint, problems[0].exit_code))
+        raise Failed(Problem("reboot/front-not-told", what, host.name, saw, now, hint, exit_code_of(untold)))
 
 
 def _boot_again(workspace: Workspace, fleet: Fleet, turn: _Turn, leave_s: int, notify: Notify) -> None:

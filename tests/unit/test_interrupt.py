@@ -49,6 +49,16 @@ def test_after_it_the_next_one_interrupts_as_it_does_elsewhere() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_within_another_one_it_changes_nothing_even_after_the_first_ctrl_c() -> None:
+    outer, inner = threading.Event(), threading.Event()
+    with first_one_stops(outer, lambda event: None):
+        press()
+        with first_one_stops(inner, lambda event: None), pytest.raises(KeyboardInterrupt):
+            press()
+    assert outer.is_set()
+    assert not inner.is_set()
+
+
 def test_where_it_is_ignored_it_stays_so() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop = threading.Event()
