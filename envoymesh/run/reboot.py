@@ -15,6 +15,7 @@ from envoymesh.run.converge import read
 from envoymesh.run.fleet import Fleet
 from envoymesh.run.health import ailments, another_serves, await_healthy
 from envoymesh.run.interrupt import first_one_stops
+from envoymesh.run.last_run import begin, record
 from envoymesh.run.lock import read_to_change
 from envoymesh.run.provision import converge, desired_of
 from envoymesh.run.workspace import Workspace
@@ -85,22 +86,35 @@ def _rebooted(  # noqa: PLR0913 - one for each thing that a turn needs
     workspace: Workspace, fleet: Fleet, host: Host, wanted: Sequence[Resource], notify: Notify, *, force: bool
 ) -> Outcome:
     try:
-        turn = _Turn(host, wanted, _stands_in(workspace.mesh, fleet, host))
-        if not turn.stands_in and not force:
-            raise Failed(_nobody_else(host))
+        alone = _alone(workspace.mesh, fleet, host)
+        if alone is not None and not force:
+            raise Failed(alone)
+        begin(workspace, [host.name])
+        turn = _Turn(host, wanted, stands_in=alone is None)
         (_edge if host.is_edge else _service_host)(workspace, fleet, turn, notify)
     except Failed as failed:
         return failed_outcome(host.name, failed.problems[0])
-    return Outcome(host.name, OutcomeKind.CHANGED)
+    outcome = Outcome(host.name, OutcomeKind.CHANGED)
+    record(workspace, [outcome])
+    return outcome
 
 
-def _stands_in(mesh: Mesh, fleet: Fleet, host: Host) -> bool:
-    """Return whether another edge serves, or every front that answers finds another host of the service healthy."""
+def _alone(mesh: Mesh, fleet: Fleet, host: Host) -> Problem | None:
+    """Return why nobody stands in for a host; None where another edge serves, or the fronts find one healthy."""
     if host.service is None:
-        return another_serves(fleet, mesh.edges, host.name)
+        if another_serves(fleet, mesh.edges, host.name):
+            return None
+        what = f"no other edge serves while `{host.name}` boots"
+        return _nobody_else(host, what, (), "add an edge to inventory.yaml, then: ./mesh up")
     members = [h for h in mesh.hosts_of(host.service) if h != host]
-    found, _ = ailments(fleet, mesh.edges, members)
-    return any(found.get(h.name) == "" for h in members)
+    found, answered = ailments(fleet, mesh.edges, members)
+    if any(found.get(h.name) == "" for h in members):
+        return None
+    what = f"no other host of `{host.service}` is healthy while `{host.name}` boots"
+    if answered and any(h.name not in found for h in members):
+        saw = [f"{h.name}: {found.get(h.name, 'no front has it')}" for h in members]
+        return _nobody_else(host, what, saw, "let the fronts have it first: ./mesh provision")
+    return _nobody_else(host, what, (), f"add one first: ./mesh add-service-host {host.service}")
 
 
 def _edge(workspace: Workspace, fleet: Fleet, turn: _Turn, notify: Notify) -> None:
@@ -114,7 +128,10 @@ def _service_host(workspace: Workspace, fleet: Fleet, turn: _Turn, notify: Notif
     mesh, host = workspace.mesh, turn.host
     if turn.stands_in:
         without = replace(mesh, hosts={n: h for n, h in mesh.hosts.items() if h != host})
-        _tell_fronts(replace(workspace, mesh=without), fleet, host, notify)
+        try:
+            _tell_fronts(replace(workspace, mesh=without), fleet, host, notify)
+        finally:
+            begin(workspace, [e.name for e in mesh.edges])  # they are done once they have the host again
         notify(Event(host.name, "finishes the requests that it has"))
     _boot_again(workspace, fleet, turn, 0, notify)
     if turn.stands_in:
@@ -128,8 +145,11 @@ def _tell_fronts(workspace: Workspace, fleet: Fleet, host: Host, notify: Notify)
     Raises:
         Failed: one could not be told.
     """
-    told = converge(workspace, fleet, desired_of(workspace, workspace.mesh.edges), notify)
-    untold = [o for o in told.values() if not o.ok]
+    try:
+        told = converge(workspace, fleet, desired_of(workspace, workspace.mesh.edges), notify)
+        untold = [o for o in told.values() if not o.ok]
+    except Failed as failed:
+        untold = [failed_outcome(HostName(p.at), p) for p in failed.problems]
     if untold:
         what = f"not every front could be told of `{host.name}`"
         saw = tuple(f"{o.host}: {o.problem.what if o.problem else o.kind}" for o in untold)
@@ -141,9 +161,9 @@ def _tell_fronts(workspace: Workspace, fleet: Fleet, host: Host, notify: Notify)
 def _boot_again(workspace: Workspace, fleet: Fleet, turn: _Turn, leave_s: int, notify: Notify) -> None:
     """Boot a host, whose clients have `leave_s` seconds to leave; return once it is as it was before."""
     host, within_s = turn.host, IDLE_WITHIN_S if turn.stands_in else 0
-    before = _start_of(fleet, host.name)
     lines = list[str]()
     try:
+        before = _start_of(fleet, host.name)
         script = reboot_script(workspace.run, ADMIN_PORT, leave_s, within_s)
         fleet.session(host.name).exec(script, on_line=lines.append, timeout_s=leave_s + within_s + 60.0)
     except Failed as failed:
@@ -153,8 +173,11 @@ def _boot_again(workspace: Workspace, fleet: Fleet, turn: _Turn, leave_s: int, n
         what = f"the lock of `{host.name}` was taken from this run"
         raise Failed(_not_begun(host, Problem("lock/lost", what, host.name)))
     fleet.forget(host.name)
-    _await_start(fleet, host, before, notify)
-    _await_ready(workspace, fleet, turn, notify)
+    try:
+        _await_start(fleet, host, before, notify)
+        _await_ready(workspace, fleet, turn, notify)
+    except Failed as failed:
+        raise Failed(_not_back(turn, failed.problems[0])) from None
 
 
 def _start_of(fleet: Fleet, host: HostName) -> str:
@@ -178,7 +201,7 @@ def _await_start(fleet: Fleet, host: Host, before: str, notify: Notify) -> None:
             told = time.monotonic()
             notify(Event(host.name, f"is not back after {told - began:.0f} s: {saw}"))
         time.sleep(0.5)
-    raise Failed(_not_back(host, f"not within {BACK_WITHIN_S} s", saw))
+    raise Failed(Problem("reboot/not-back", f"not within {BACK_WITHIN_S} s", host.name, (saw,)))
 
 
 def _await_ready(workspace: Workspace, fleet: Fleet, turn: _Turn, notify: Notify) -> None:
@@ -191,27 +214,27 @@ def _await_ready(workspace: Workspace, fleet: Fleet, turn: _Turn, notify: Notify
     notify(Event(host.name, "waits for its units"))
     units = [r for r in turn.wanted if isinstance(r, Unit)]
     asked = {u.name: (u.probe.port, u.probe.path) for u in units if not u.replaces}
+    reading = read_to_change(workspace, fleet, {host.name: ()}, notify)[host.name]
+    if isinstance(reading, Problem):
+        raise Failed(reading)
     deadline = time.monotonic() + READY_WITHIN_S
     while True:
-        answers = read(fleet, host.name, (), tuple(asked.values()), run=workspace.run).observed.answers
+        answers = read(fleet, host.name, (), tuple(asked.values())).observed.answers
         missing = [name for name, question in asked.items() if answers[question].status != 200]
         if not missing:
             return
         if time.monotonic() > deadline:
-            raise Failed(_not_back(host, f"{listed(missing)} did not become ready within {READY_WITHIN_S} s"))
+            what = f"{listed(missing)} did not become ready within {READY_WITHIN_S} s"
+            raise Failed(Problem("reboot/not-back", what, host.name))
         time.sleep(0.2)
 
 
-def _nobody_else(host: Host) -> Problem:
-    if host.service is None:
-        what, way = f"no other edge serves while `{host.name}` boots", "add an edge to inventory.yaml, then: ./mesh up"
-    else:
-        what = f"no other host of `{host.service}` is healthy while `{host.name}` boots"
-        way = f"add one first: ./mesh add-service-host {host.service}"
+def _nobody_else(host: Host, what: str, saw: Sequence[str], way: str) -> Problem:
     return Problem(
         code="reboot/nobody-else",
         what=what,
         at=host.name,
+        saw=tuple(saw),
         now="it was not rebooted, and serves",
         hint=f"{way}\nor accept that requests fail until it is back: ./mesh reboot {host.name} --force",
     )
@@ -222,12 +245,13 @@ def _not_begun(host: Host, problem: Problem) -> Problem:
     return replace(problem, now=now, hint="see who changes it: ./mesh lock-status    then: ./mesh provision")
 
 
-def _not_back(host: Host, *saw: str) -> Problem:
+def _not_back(turn: _Turn, problem: Problem) -> Problem:
+    host, others = turn.host.name, "it gets no requests; the others of its kind serve"
     return Problem(
         code="reboot/not-back",
-        what=f"`{host.name}` has not come back from its reboot as it was",
-        at=host.name,
-        saw=saw,
-        now=f"{host.name}: it gets no requests; the others of its kind serve",
-        hint=f'look at it: ./mesh exec {host.name} "systemctl --failed"    once it runs: ./mesh provision',
+        what=f"`{host}` has not come back from its reboot as it was",
+        at=host,
+        saw=(problem.what, *problem.saw),
+        now=f"{host}: {others if turn.stands_in else 'its requests fail, as nobody stands in for it'}",
+        hint=f'look at it: ./mesh exec {host} "systemctl --failed"    once it runs: ./mesh provision',
     )
