@@ -57,18 +57,13 @@ def reboot(workspace: Workspace, hosts: Sequence[Host], notify: Notify, *, force
     wanted = desired_of(workspace, concerned)
     outcomes: list[Outcome] = []
     with workspace.fleet(concerned, notify) as fleet, first_one_stops(workspace.stop, notify):
-        locked = read_to_change(workspace, fleet, wanted, notify)
-        refuse_another(locked)
+        refuse_another(read_to_change(workspace, fleet, wanted, notify))
         in_hand = replace(workspace, stop=threading.Event())
         for number, host in enumerate(hosts):
             if not all(o.ok for o in outcomes) or not _may_begin(workspace, hosts[:number], notify):
                 outcomes.append(Outcome(host.name, OutcomeKind.NOT_STARTED))
                 continue
-            reading = locked[host.name]
-            if isinstance(reading, Problem):
-                outcomes.append(failed_outcome(host.name, reading))
-            else:
-                outcomes.append(_rebooted(in_hand, fleet, host, wanted[host.name], notify, force=force))
+            outcomes.append(_rebooted(in_hand, fleet, host, wanted[host.name], notify, force=force))
             notify(end_of(outcomes[-1]))
     return outcomes
 
@@ -86,6 +81,7 @@ def _rebooted(  # noqa: PLR0913 - one for each thing that a turn needs
     workspace: Workspace, fleet: Fleet, host: Host, wanted: Sequence[Resource], notify: Notify, *, force: bool
 ) -> Outcome:
     try:
+        _lock(workspace, fleet, [host, *workspace.mesh.edges], notify)  # from now on for long enough, whenever this is
         alone = _alone(workspace.mesh, fleet, host)
         if alone is not None and not force:
             raise Failed(alone)
@@ -97,6 +93,18 @@ def _rebooted(  # noqa: PLR0913 - one for each thing that a turn needs
     outcome = Outcome(host.name, OutcomeKind.CHANGED)
     record(workspace, [outcome])
     return outcome
+
+
+def _lock(workspace: Workspace, fleet: Fleet, hosts: Sequence[Host], notify: Notify) -> None:
+    """Take the locks of hosts once more, or for longer; of the first one at least.
+
+    Raises:
+        Failed: another has one, or the first host is out of reach.
+    """
+    readings = read_to_change(workspace, fleet, {h.name: () for h in hosts}, notify)
+    first = readings[hosts[0].name]
+    if isinstance(first, Problem):
+        raise Failed(first)
 
 
 def _alone(mesh: Mesh, fleet: Fleet, host: Host) -> Problem | None:
@@ -214,9 +222,7 @@ def _await_ready(workspace: Workspace, fleet: Fleet, turn: _Turn, notify: Notify
     notify(Event(host.name, "waits for its units"))
     units = [r for r in turn.wanted if isinstance(r, Unit)]
     asked = {u.name: (u.probe.port, u.probe.path) for u in units if not u.replaces}
-    reading = read_to_change(workspace, fleet, {host.name: ()}, notify)[host.name]
-    if isinstance(reading, Problem):
-        raise Failed(reading)
+    _lock(workspace, fleet, [host], notify)
     deadline = time.monotonic() + READY_WITHIN_S
     while True:
         answers = read(fleet, host.name, (), tuple(asked.values())).observed.answers

@@ -32,33 +32,42 @@ lock() {
     exit 0
 }
 
-# take RUN SECONDS RECORD: a lock whose connection has just ended is free within a moment.
+# take RUN SECONDS RECORD: a lock whose connection has just ended is free within a moment. One that this run has, it has
+# for so long from now on; as long as it was, its record is written over, so that nobody finds none.
 take() {
     local sshd now
     sshd=$(connection) || return
-    ! is_held || [ "$WRITER" != "$1" ] || [ "$SSHD" != "$sshd" ] || return 0
     umask 077
+    printf -v now '%(%s)T' -1
+    if is_held && [ "$WRITER" = "$1" ] && [ "$SSHD" = "$sshd" ]; then
+        printf '%s\n' "$HOLDER $sshd $1 $SINCE $((now + $2))" "$3" 1<>"$LOCK" && is_held && return
+    fi
     mkdir -p "${LOCK%/*}" && exec 8>>"$LOCK" || return
     flock -w 1 8 || { echo held; return 1; }
-    hold "$sshd" "$2" &
     printf -v now '%(%s)T' -1
+    hold "$sshd" "$((now + $2))" &
     printf '%s\n' "$! $sshd $1 $now $((now + $2))" "$3" >"$LOCK" && return
     kill "$!"
     return 1
 }
 
-# hold SSHD SECONDS: keeps descriptor 8 as long as this process of sshd is there. It wakes up, but starts nothing.
+# hold SSHD UNTIL: keeps descriptor 8 as long as this process of sshd is there, or until the time that its record has now.
+# It wakes up, but starts nothing.
 # By `exec` bash keeps no copy of what it redirects: one would keep the connection's channel open.
 hold() {
+    local end=$2 now=0 holder said
     exec </dev/null >/dev/null 2>&1
     trap '' HUP INT PIPE
     cd / && exec 7<> <(:) || return
-    SECONDS=0
-    while [ "$SECONDS" -lt "$2" ] && [ -d "/proc/$1" ]; do read -r -t 0.2 -u 7; done
+    while [ "$now" -lt "$end" ] && [ -d "/proc/$1" ]; do
+        read -r -t 0.2 -u 7
+        printf -v now '%(%s)T' -1
+        if read -r holder _ _ _ said <"$LOCK" && [ "$holder" = "$BASHPID" ]; then end=$said; fi
+    done
 }
 
-# is_held: whether somebody has the lock, and then who: HOLDER, SSHD, WRITER (a run).
-is_held() { { read -r HOLDER SSHD WRITER _ <"$LOCK"; } 2>/dev/null && [ "/proc/$HOLDER/fd/8" -ef "$LOCK" ]; }
+# is_held: whether somebody has the lock, and then who: HOLDER, SSHD, WRITER (a run), SINCE.
+is_held() { { read -r HOLDER SSHD WRITER SINCE _ <"$LOCK"; } 2>/dev/null && [ "/proc/$HOLDER/fd/8" -ef "$LOCK" ]; }
 
 # give_back RUN: nobody has the lock any more; with a RUN, only if that has it.
 give_back() {

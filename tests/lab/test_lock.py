@@ -5,10 +5,12 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ import pytest
 
 from envoymesh.events import OutcomeKind
 from envoymesh.model.mesh import HostName
-from envoymesh.problems import Failed
+from envoymesh.plan.writer import Lock
+from envoymesh.problems import Failed, Problem
 from envoymesh.run.converge import apply
-from envoymesh.run.lock import read_to_change
+from envoymesh.run.lock import read_to_change, status
 from envoymesh.run.provision import desired_of
 from envoymesh.run.workspace import Workspace
 from tests.labs import eventually
@@ -140,6 +143,31 @@ def test_a_run_that_has_a_lock_has_it_when_it_reads_again(lab: TestMesh) -> None
         with pytest.raises(Failed) as failed, workspace.fleet(hosts) as another:
             read_to_change(other, another, desired, lambda event: None)
         assert [p.code for p in failed.value.problems] == ["lock/held"]
+
+
+def test_a_run_that_takes_its_lock_again_has_it_for_longer_and_not_for_ever(
+    lab: TestMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("envoymesh.wire.lock.EXPIRES_AFTER_S", 8)
+    workspace, host = lab.workspace, HostName("service2-1")
+    hosts = [workspace.mesh.hosts[host]]
+
+    def lock() -> Lock | Problem | None:
+        return status(workspace, hosts)[host]
+
+    with workspace.fleet(hosts) as fleet:
+        read_to_change(workspace, fleet, {host: ()}, lambda event: None)
+        first = lock()
+        time.sleep(4)
+        read_to_change(workspace, fleet, {host: ()}, lambda event: None)
+        second = lock()
+        assert isinstance(first, Lock)
+        assert isinstance(second, Lock)
+        assert second == replace(first, until=second.until)
+        assert second.until - first.until >= timedelta(seconds=3)
+        time.sleep((first.until - datetime.now(UTC)).total_seconds() + 2)
+        assert lock() == second
+        eventually(lambda: lock() is None, what="the lock has expired")
 
 
 def test_a_host_that_cannot_keep_a_lock_is_told(lab: TestMesh) -> None:

@@ -91,6 +91,7 @@ class World:
         monkeypatch.setattr(hosts_reboot, "await_healthy", lambda *_: None)
 
     def _read_to_change(self, _workspace: Workspace, _fleet: Fleet, wanted: Desired, _notify: Notify) -> object:
+        self.steps.append(f"locks {' '.join(wanted)}")
         if self.held is not None and self.sessions.boots:
             raise Failed(self.held)
         return dict.fromkeys(wanted, Reading(BARE, PLAN))
@@ -183,3 +184,14 @@ def test_what_is_left_to_do_are_the_host_and_the_fronts_until_they_have_it_again
     world.told = [OutcomeKind.FAILED]
     world.problem("service1-2")
     assert not_done(world.workspace.state_dir) == EDGES | {"service1-2"}
+
+
+def test_the_locks_of_a_host_and_of_all_edges_are_renewed_at_its_turn(world: World) -> None:
+    world.reboot("service1-1", "service1-2", "front-2")
+    locked = [step for step in world.steps if step.startswith("locks ")]
+    assert locked == [
+        "locks service1-1 service1-2 front-2 front-envoy",
+        *(f"locks {host}" for host in ("service1-1 front-envoy front-2", "service1-1")),
+        *(f"locks {host}" for host in ("service1-2 front-envoy front-2", "service1-2")),
+        *(f"locks {host}" for host in ("front-2 front-envoy", "front-2")),
+    ]
