@@ -53,7 +53,7 @@ def test_provision_completes_what_was_cut_off(lab: TestMesh, how: signal.Signals
 
 def test_ctrl_c_once_ends_what_is_in_hand_and_begins_no_more(lab: TestMesh) -> None:
     on_every_host(lab, "systemctl stop 'envoymesh-*'")
-    with lab.start("provision") as process:
+    with lab.start("provision", "--canary", "1") as process:
         assert process.stderr is not None
         assert process.stdout is not None
         for line in process.stderr:
