@@ -143,6 +143,16 @@ def front_secrets(mesh: Mesh, folder: Path, now: datetime.datetime) -> Secrets:
         return Secrets({edge: replace(pair, about=_about(pair)) for edge, pair in leaves.items()}, authority.chain)
 
 
+def authority_of(mesh: Mesh, folder: Path, now: datetime.datetime) -> bytes:
+    """Return the chain of the mesh's authority, which may have expired; made and kept in `folder` when missing.
+
+    Raises:
+        Failed: the authority's files are damaged.
+    """
+    with _opened(folder):
+        return _authority(mesh, folder, now, may_be_over=True).chain
+
+
 def renew(mesh: Mesh, folder: Path, now: datetime.datetime, *, authority: bool) -> None:
     """See to it that `front_secrets` makes every certificate anew; with `authority`, that is replaced first.
 

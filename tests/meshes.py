@@ -183,6 +183,34 @@ def edited(mesh: TestMesh, path: str, old: str, new: str) -> Iterator[None]:
             mesh.checkout = ROOT
 
 
+HOLDER = """
+import sys, time
+from pathlib import Path
+from envoymesh.run.lock import read_to_change
+from envoymesh.run.provision import desired_of
+from envoymesh.run.workspace import open_workspace
+workspace = open_workspace(Path(sys.argv[1]), message="the night's work")
+hosts = [workspace.mesh.hosts[name] for name in sys.argv[2:]]
+with workspace.fleet(hosts) as fleet:
+    read_to_change(workspace, fleet, desired_of(workspace, hosts), print)
+    print("has it", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(lab: TestMesh, *hosts: str) -> Iterator[subprocess.Popen[str]]:
+    """Another operator's process that has the lock of hosts until its standard input ends."""
+    argv = [sys.executable, "-c", HOLDER, str(lab.inventory), *hosts]
+    with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert "has it" in process.stdout.read(7)
+            yield process
+        finally:
+            process.kill()
+
+
 def cut_off(lab: TestMesh, how: signal.Signals, step: str, *words: str, is_last: bool = False) -> None:
     """Run a task and end it when it tells of `step`, a regular expression, by a signal to all of its processes.
 

@@ -12,7 +12,8 @@ from envoymesh.model.mesh import Host, HostName, Mesh
 from envoymesh.plan.rollout import batches
 from envoymesh.plan.saved import Known, SavedPlan, refuse_what_differs
 from envoymesh.problems import Problem, counted
-from envoymesh.run.authority import refuse_another
+from envoymesh.resources import File
+from envoymesh.run.authority import refuse_another, refuse_successor
 from envoymesh.run.converge import Desired, Reading, meanwhile, read_all
 from envoymesh.run.fleet import Fleet
 from envoymesh.run.last_run import begin
@@ -86,28 +87,41 @@ def provision(
         Failed: the plan would not be the `saved` one, or another has the lock of a host; nothing was changed.
     """
     with workspace.fleet([*hosts, *(e for e in workspace.mesh.edges if e not in hosts)], notify) as fleet:
-        notify(Event("", f"reading {counted(len(hosts), 'host')}"))
-        with meanwhile_desired(workspace, hosts) as wanted:
-            readings = read_to_change(workspace, fleet, wanted, notify)
-        refuse_another(readings)
-        if saved is not None:
-            refuse_what_differs(saved, known_of(readings))
-            readings = {h: replace(r, exact=True) if isinstance(r, Reading) else r for h, r in readings.items()}
-        outcomes = _made_so(workspace, fleet, readings, notify)
+        return _provisioned(workspace, fleet, hosts, notify, saved)
+
+
+def _provisioned(
+    workspace: Workspace, fleet: Fleet, hosts: Sequence[Host], notify: Notify, saved: SavedPlan | None = None
+) -> list[Outcome]:
+    """Do what `provision` does, over connections that may be open and have the locks already."""
+    notify(Event("", f"reading {counted(len(hosts), 'host')}"))
+    with meanwhile_desired(workspace, hosts) as wanted:
+        readings = read_to_change(workspace, fleet, wanted, notify)
+    refuse_another(readings)
+    if saved is not None:
+        refuse_what_differs(saved, known_of(readings))
+        readings = {h: replace(r, exact=True) if isinstance(r, Reading) else r for h, r in readings.items()}
+    outcomes = _made_so(workspace, fleet, readings, notify)
     return [outcomes[h.name] for h in hosts]
 
 
 def renew(workspace: Workspace, notify: Notify, *, authority: bool) -> list[Outcome]:
     """Give every front a new certificate; with `authority`, by a new one, which clients of the old one accept, too.
 
-    What is cut off is completed by `provision`.
+    A new authority is made once every front is locked and known to have the old one. What is cut off is completed by
+    `provision`.
 
     Raises:
-        Failed: the authority's files are damaged, or as `provision`.
+        Failed: the authority's files are damaged, a front could not follow to a new authority, or as `provision`.
     """
-    now = datetime.datetime.now(datetime.UTC)
-    certificates.renew(workspace.mesh, workspace.state_dir, now, authority=authority)
-    return provision(workspace, workspace.mesh.edges, notify)
+    now, edges = datetime.datetime.now(datetime.UTC), workspace.mesh.edges
+    with workspace.fleet(edges, notify) as fleet:
+        if authority:
+            ours = File(roles.AUTHORITY, certificates.authority_of(workspace.mesh, workspace.state_dir, now))
+            notify(Event("", f"reading {counted(len(edges), 'front')}"))
+            refuse_successor(read_to_change(workspace, fleet, {e.name: [ours] for e in edges}, notify))
+        certificates.renew(workspace.mesh, workspace.state_dir, now, authority=authority)
+        return _provisioned(workspace, fleet, edges, notify)
 
 
 def converge(workspace: Workspace, fleet: Fleet, wanted: Desired, notify: Notify) -> dict[HostName, Outcome]:

@@ -3,8 +3,7 @@
 import json
 from typing import Any
 
-from tests.lab.test_lock import held
-from tests.meshes import TestMesh
+from tests.meshes import TestMesh, held
 
 LOG = "/var/lib/envoymesh/audit"
 

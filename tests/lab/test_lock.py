@@ -4,14 +4,10 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,35 +21,7 @@ from envoymesh.run.lock import read_to_change, status
 from envoymesh.run.provision import desired_of
 from envoymesh.run.workspace import Workspace
 from tests.labs import eventually
-from tests.meshes import TestMesh
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from envoymesh.run.lock import read_to_change
-from envoymesh.run.provision import desired_of
-from envoymesh.run.workspace import open_workspace
-workspace = open_workspace(Path(sys.argv[1]), message="the night's work")
-hosts = [workspace.mesh.hosts[name] for name in sys.argv[2:]]
-with workspace.fleet(hosts) as fleet:
-    read_to_change(workspace, fleet, desired_of(workspace, hosts), print)
-    print("has it", flush=True)
-    sys.stdin.read()
-"""
-
-
-@contextmanager
-def held(lab: TestMesh, *hosts: str) -> Iterator[subprocess.Popen[str]]:
-    """Another operator's process that has the lock of hosts until its standard input ends."""
-    argv = [lab.argv("x")[0], "-c", HOLDER, str(lab.inventory), *hosts]
-    root = Path(__file__).parents[2]
-    with subprocess.Popen(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert "has it" in process.stdout.read(7)
-            yield process
-        finally:
-            process.kill()
+from tests.meshes import TestMesh, held
 
 
 def locks(lab: TestMesh) -> dict[str, dict[str, Any] | None]:

@@ -16,7 +16,7 @@ from envoymesh import certificates
 from envoymesh.model.mesh import HostName
 from envoymesh.model.secrets import KeyPair
 from tests.labs import eventually
-from tests.meshes import TestMesh
+from tests.meshes import TestMesh, held
 
 VERSIONS = ("--http1.1", "--http2")
 
@@ -127,6 +127,31 @@ def test_clients_of_the_old_and_of_the_new_authority_are_served(lab: TestMesh, t
             asked = ["curl", "-s", version, "--cacert", str(trusted), f"https://localhost:{lab.https}/service/1"]
             assert b"Hello" in subprocess.run(asked, capture_output=True, check=True, timeout=20).stdout
     lab.run("check")
+
+
+def test_an_authority_is_kept_while_another_has_the_lock_of_its_front(lab: TestMesh, tmp_path: Path) -> None:
+    old = tmp_path / "old.pem"
+    old.write_bytes(ca(lab).read_bytes())
+    with held(lab, "front-envoy"):
+        assert "problem lock/held: " in lab.run("renew", "--ca", code=1).stderr
+        assert ca(lab).read_bytes() == old.read_bytes()
+    lab.run("renew", "--ca")
+    assert ca(lab).read_bytes() != old.read_bytes()
+    serial(lab, old)
+
+
+def test_an_authority_that_no_front_has_yet_gets_no_successor(lab: TestMesh, tmp_path: Path) -> None:
+    old = tmp_path / "old.pem"
+    old.write_bytes(ca(lab).read_bytes())
+    now = datetime.datetime.now(datetime.UTC)
+    certificates.renew(lab.workspace.mesh, lab.workspace.state_dir, now, authority=True)
+    made = ca(lab).read_bytes()
+    told = lab.run("renew", "--ca", code=1).stderr
+    assert "problem certificate/authority-behind: " in told
+    assert ca(lab).read_bytes() == made
+    lab.run("provision")
+    assert serial(lab, old) == serial(lab, ca(lab))
+    lab.run("renew", "--ca")
 
 
 def test_another_operator_without_the_authority_does_not_replace_it(lab: TestMesh, tmp_path: Path) -> None:
