@@ -31,17 +31,11 @@ from envoymesh.run import provision as provisioning
 from envoymesh.run import reboot as reboots
 from envoymesh.run import status as statuses
 from envoymesh.run.health import await_healthy
+from envoymesh.run.interrupt import INTERRUPTED
 from envoymesh.run.last_run import not_done
 from envoymesh.run.workspace import FAILED, Workspace, host_named, limited, only_writer, open_workspace
 
 T = TypeVar("T")
-
-INTERRUPTED = Problem(
-    code="run/interrupted",
-    what="interrupted",
-    now="a host that was being changed ends its change by itself or stays as it was; no file is half written",
-    hint="complete it by the same command, or see what is left to do: ./mesh plan",
-)
 
 
 def guarded(body: Callable[[], ExitCode], terminal: Terminal) -> ExitCode:

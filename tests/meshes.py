@@ -211,8 +211,11 @@ def held(lab: TestMesh, *hosts: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def cut_off(lab: TestMesh, how: signal.Signals, step: str, *words: str, is_last: bool = False) -> None:
+def cut_off(lab: TestMesh, how: signal.Signals, step: str, *words: str, is_last: bool = False) -> str:
     """Run a task and end it when it tells of `step`, a regular expression, by a signal to all of its processes.
+
+    Returns:
+        What it told.
 
     After its last step a task may be faster than the signal, and end well; so may what handles signals in it. Where
     it takes the first Ctrl-C for a wish, it gets another one.
@@ -236,13 +239,14 @@ def cut_off(lab: TestMesh, how: signal.Signals, step: str, *words: str, is_last:
     assert was_there, f"it never told of {step}:\n{errors}"
     assert "Traceback" not in errors
     if is_last and process.returncode in (0, -how):
-        return
+        return errors
     if how is signal.SIGINT:
         assert process.returncode == 1, errors
         # The host in hand may be done before the second Ctrl-C comes: then the first one has stopped the run.
         assert "problem run/interrupted: " in errors or STOPS in errors
     else:
         assert process.returncode == -how
+    return errors
 
 
 def document(text: str) -> Any:

@@ -7,6 +7,14 @@ from contextlib import contextmanager
 from types import FrameType
 
 from envoymesh.events import Event, Notify
+from envoymesh.problems import Problem
+
+INTERRUPTED = Problem(
+    code="run/interrupted",
+    what="interrupted",
+    now="a host that was being changed ends its change by itself or stays as it was; no file is half written",
+    hint="complete it by the same command, or see what is left to do: ./mesh plan",
+)
 
 STOPS = "finishing the hosts in hand, starting no more; Ctrl-C again ends it now"
 

@@ -13,6 +13,7 @@ from envoymesh.model.ports import ADMIN_PORT
 from envoymesh.problems import Failed, Problem, did_you_mean, listed
 from envoymesh.run.converge import Reading, apply_all
 from envoymesh.run.health import await_healthy
+from envoymesh.run.interrupt import INTERRUPTED
 from envoymesh.run.lock import read_to_change
 from envoymesh.run.provision import provision
 from envoymesh.run.workspace import Workspace, host_named
@@ -98,11 +99,12 @@ def next_hosts(workspace: Workspace, service: ServiceName, count: int) -> list[N
 def add(workspace: Workspace, service: ServiceName, new: Sequence[NewHost], notify: Notify) -> list[Outcome]:
     """Make and provision new hosts of a service, then enter them into the inventory and into every front.
 
-    The inventory is written between the two, so that `provision` completes what is cut off there; what is
-    cut off before, also by Ctrl-C, is completed by the same command, or taken away by `down`.
+    The inventory is written between the two. What is cut off before, also by Ctrl-C, is completed by the same command,
+    or taken away by `down`; what is cut off after, by `provision`: the same command would add further hosts.
 
     Raises:
-        Failed: a new host could not be made or did not become ready; it was taken away again.
+        Failed: a new host could not be made or did not become ready; it was taken away again. Or the fronts could not
+            be told of the hosts, which the inventory has then.
     """
 
     def entered(text: str) -> str:
@@ -114,11 +116,32 @@ def add(workspace: Workspace, service: ServiceName, new: Sequence[NewHost], noti
     if not all(o.ok for o in outcomes):
         return outcomes
     workspace.save(entered)
-    notify(Event("", f"{workspace.inventory.name}: entered {', '.join(h.name for h in hosts)}"))
-    outcomes += provision(larger, larger.mesh.edges, notify)
-    if all(o.ok for o in outcomes):
-        await_healthy(larger, hosts, notify)
+    try:
+        notify(Event("", f"{workspace.inventory.name}: entered {', '.join(h.name for h in hosts)}"))
+        outcomes += _fronts_told(larger, notify)
+        if all(o.ok for o in outcomes):
+            await_healthy(larger, hosts, notify)
+    except KeyboardInterrupt:
+        raise Failed(replace(INTERRUPTED, hint="complete it: ./mesh provision")) from None
     return outcomes
+
+
+def _fronts_told(larger: Workspace, notify: Notify) -> list[Outcome]:
+    try:
+        return provision(larger, larger.mesh.edges, notify)
+    except Failed as failed:
+        now = f"the new hosts are ready and in {larger.inventory.name}; no front knows them"
+        raise Failed(*(replace(p, now=now, hint=_then_provision(p)) for p in failed.problems)) from None
+
+
+def _then_provision(problem: Problem) -> str:
+    """Return the way out where the command's own one, once more, would add further hosts."""
+    if problem.code != "lock/held":
+        return f"{problem.hint}\nthen: ./mesh provision"
+    return (
+        "wait for it: ./mesh provision --lock-wait 300\n"
+        "if nobody is at work any more: ./mesh lock-release, then: ./mesh provision"
+    )
 
 
 def _made_ready(workspace: Workspace, hosts: Sequence[Host], notify: Notify) -> list[Outcome]:

@@ -11,7 +11,7 @@ import pytest
 
 from envoymesh.run.interrupt import STOPS
 from tests.labs import run
-from tests.meshes import TestMesh, cut_off
+from tests.meshes import TestMesh, cut_off, held
 
 
 def at(*steps: str, ctrl_c: tuple[str, ...]) -> pytest.MarkDecorator:
@@ -102,6 +102,26 @@ def test_scaling_up_completes_what_was_cut_off(scaled: TestMesh, how: signal.Sig
     cut_off(scaled, how, step, "scale", "service1=3")
     scaled.run("scale", "service1=3")
     assert members(scaled) == ["service1-1", "service1-2", "service1-3"]
+    is_whole(scaled)
+
+
+def test_adding_that_is_cut_off_once_the_inventory_has_the_host_is_completed_by_provision(scaled: TestMesh) -> None:
+    told = cut_off(scaled, signal.SIGINT, ": entered service1-2", "add-service-host", "service1")
+    assert told.endswith("hint complete it: ./mesh provision\n")
+    scaled.run("provision")
+    assert members(scaled) == ["service1-1", "service1-2"]
+    is_whole(scaled)
+
+
+def test_adding_while_another_has_the_lock_of_a_front_is_completed_by_provision(scaled: TestMesh) -> None:
+    with held(scaled, "front-envoy"):
+        told = scaled.run("add-service-host", "service1", code=1).stderr
+    assert "problem lock/held: " in told
+    assert "the new hosts are ready and in inventory.yaml; no front knows them" in told
+    assert "hint wait for it: ./mesh provision --lock-wait 300\n" in told
+    assert scaled.hostnames("service1") == {"service1-1"}
+    scaled.run("provision")
+    assert members(scaled) == ["service1-1", "service1-2"]
     is_whole(scaled)
 
 
