@@ -316,7 +316,7 @@ def _writing(
 
 
 def _limited(workspace: Workspace, limit: str) -> tuple[Host, ...]:
-    return limited(workspace.mesh, limit, lambda: not_done(workspace.state_dir))
+    return limited(workspace.mesh, limit, lambda: not_done(workspace))
 
 
 def _all(workspace: Workspace) -> Sequence[Host]:

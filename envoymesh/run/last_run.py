@@ -1,4 +1,7 @@
-"""The last run that changed hosts, kept for `--limit @failed`: what became of each host, also where it was cut off."""
+"""The last run that changed hosts, kept for `--limit @failed`: what became of each host, also where it was cut off.
+
+Each inventory has its own: one beside it may have hosts of the same names.
+"""
 
 import json
 import threading
@@ -29,7 +32,7 @@ def record(workspace: Workspace, outcomes: Iterable[Outcome]) -> None:
 
 
 def _write(workspace: Workspace, kinds: dict[HostName, str]) -> None:
-    path = _path(workspace.state_dir)
+    path = _path(workspace)
     with _writes:
         last = _read(path) or {}
         known = last["hosts"] if last.get("run") == workspace.run.name else {}
@@ -38,13 +41,13 @@ def _write(workspace: Workspace, kinds: dict[HostName, str]) -> None:
         new.replace(path)
 
 
-def not_done(state_dir: Path) -> frozenset[str]:
+def not_done(workspace: Workspace) -> frozenset[str]:
     """Return the hosts that the last run has not made as they are to be: failed, out of reach or not started.
 
     Raises:
         Failed: no run is known.
     """
-    last = _read(_path(state_dir))
+    last = _read(_path(workspace))
     if last is None:
         what = "no run is known, so it cannot be said which hosts failed in the last one"
         raise Failed(Problem("run/none-known", what, "--limit", hint="leave `@failed` out: ./mesh provision"))
@@ -61,5 +64,5 @@ def _read(path: Path) -> Any:
         return None
 
 
-def _path(state_dir: Path) -> Path:
-    return state_dir / "last-run.json"
+def _path(workspace: Workspace) -> Path:
+    return workspace.state_dir / f"last-run-of-{workspace.inventory.resolve().name}.json"

@@ -168,7 +168,7 @@ def test_who_cannot_stand_in_as_no_front_has_it_is_entered_first(
     assert f"first: ./mesh {way}" in problem.hint
     assert world.sessions.boots == 0
     with pytest.raises(Failed, match="run/none-known"):
-        not_done(world.workspace.state_dir)
+        not_done(world.workspace)
 
 
 EDGES = {"front-envoy", "front-2"}
@@ -177,13 +177,13 @@ EDGES = {"front-envoy", "front-2"}
 def test_what_is_left_to_do_are_the_host_and_the_fronts_until_they_have_it_again(world: World) -> None:
     world.held = Problem("lock/held", "")
     world.problem("service1-1")
-    assert not_done(world.workspace.state_dir) == EDGES | {"service1-1"}
+    assert not_done(world.workspace) == EDGES | {"service1-1"}
     world.held = None
     world.reboot("service1-1", "front-2")
-    assert not_done(world.workspace.state_dir) == set()
+    assert not_done(world.workspace) == set()
     world.told = [OutcomeKind.FAILED]
     world.problem("service1-2")
-    assert not_done(world.workspace.state_dir) == EDGES | {"service1-2"}
+    assert not_done(world.workspace) == EDGES | {"service1-2"}
 
 
 def test_the_locks_of_a_host_and_of_all_edges_are_renewed_at_its_turn(world: World) -> None:
