@@ -42,7 +42,8 @@ def command(name: str | None = None, *, tells: bool = False, **help_texts: str) 
         @wraps(body)
         def run(*args: Any, quiet: bool = False, verbose: bool = False, **kwargs: Any) -> None:
             cli, asked = _loaded(), body(*args, **kwargs)
-            terminal = cli.Terminal(json=bool(kwargs.get("json")), quiet=quiet, verbose=verbose)
+            named = {name: kwargs[name] for name in ("json", "inventory") if name in kwargs}
+            terminal = cli.Terminal(**named, quiet=quiet, verbose=verbose)
             code = cli.guarded(partial(asked, terminal=terminal) if tells else asked, terminal)
             if code:
                 raise Exit(code=int(code))

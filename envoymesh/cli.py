@@ -13,7 +13,7 @@ from envoymesh.events import Event, Outcome, OutcomeKind, exit_code_of
 from envoymesh.machines import vagrant_box as boxes
 from envoymesh.model.inventory import rollout_with
 from envoymesh.model.mesh import Host, HostName
-from envoymesh.problems import ExitCode, Failed, Problem, refused_file
+from envoymesh.problems import ExitCode, Failed, Problem, of_inventory, refused_file
 from envoymesh.report import audit as audit_report
 from envoymesh.report import findings as findings_report
 from envoymesh.report import history as history_report
@@ -51,11 +51,21 @@ def guarded(body: Callable[[], ExitCode], terminal: Terminal) -> ExitCode:
         if isinstance(error, ConnectionError | TimeoutError):
             raise  # no file's, so a bug
         problems, code = (refused_file(error),), ExitCode.PROBLEM
+    problems = tuple(_own(p, terminal.inventory) for p in problems)
     if terminal.json:
         say(problems_json(problems, code) + "\n")
     else:
         terminal.problems(problems)
     return code
+
+
+def _own(problem: Problem, inventory: str) -> Problem:
+    """Return a problem whose way out is for the inventory that it was met with."""
+    return replace(problem, hint=of_inventory(problem.hint, inventory))
+
+
+def _owned(outcomes: Sequence[Outcome], inventory: str) -> list[Outcome]:
+    return [replace(o, problem=_own(o.problem, inventory)) if o.problem else o for o in outcomes]
 
 
 def up(inventory: str, provider: str, lock_wait: str = "", *, terminal: Terminal) -> ExitCode:
@@ -68,7 +78,7 @@ def up(inventory: str, provider: str, lock_wait: str = "", *, terminal: Terminal
         await_healthy(workspace, [h for h in _all(workspace) if h.service], terminal.notify)
         code = _check(workspace, _all(workspace), terminal)
     if code is ExitCode.DONE:
-        terminal.line("\n" + _try_lines(workspace))
+        terminal.line("\n" + of_inventory(_try_lines(workspace), inventory))
     return code
 
 
@@ -94,20 +104,15 @@ def plan(inventory: str, limit: str, out: str, timeout: str, *, terminal: Termin
     """Show what would change, and keep it if it shall be made so later."""
     workspace = _workspace(inventory, timeout=timeout)
     planned = provisioning.plan(workspace, _limited(workspace, limit), terminal.notify)
-    outcomes = planned.outcomes
+    outcomes = _owned(planned.outcomes, inventory)
     code = exit_code_of(outcomes) or (ExitCode.DRIFT if any(o.changes for o in outcomes) else ExitCode.DONE)
-    document = plan_document(planned, code, _provision_command(inventory, limit, out))
+    words = ["--plan", out] if out else ["--limit", limit] if limit else []
+    again = of_inventory(shlex.join(["./mesh", "provision", *words]), inventory)
+    document = plan_document(replace(planned, outcomes=outcomes), code, again)
     if out:
         plans.save(Path(out), document, workspace, planned)
     _answer(document, plan_lines, outcomes, terminal)
     return code
-
-
-def _provision_command(inventory: str, limit: str, out: str) -> str:
-    """Return the command that makes a plan so."""
-    words = ["./mesh", "provision"]
-    words += ["--inventory", inventory] if inventory != "inventory.yaml" else []
-    return shlex.join([*words, *(["--plan", out] if out else ["--limit", limit] if limit else [])])
 
 
 def provision(  # noqa: PLR0913 - one parameter for each flag
@@ -161,8 +166,9 @@ def history(inventory: str, limit: str, *, json: bool) -> ExitCode:
     workspace = _workspace(inventory)
     return _show_read(
         histories.history(workspace, _limited(workspace, limit)),
-        history_report.history_text,
+        lambda known: history_report.history_text(known, inventory),
         history_report.history_json,
+        inventory,
         json=json,
     )
 
@@ -174,6 +180,7 @@ def audit(inventory: str, limit: str, last: int, *, json: bool) -> ExitCode:
         audits.audit(workspace, _limited(workspace, limit), last),
         lambda known: audit_report.audit_text(known, last),
         lambda known, problems, code: audit_report.audit_json(known, last, problems, code),
+        inventory,
         json=json,
     )
 
@@ -195,7 +202,8 @@ def check(inventory: str, limit: str, timeout: str, *, terminal: Terminal) -> Ex
 def status(inventory: str, timeout: str, *, json: bool) -> ExitCode:
     """Show every host."""
     workspace = _workspace(inventory, timeout=timeout)
-    rows = statuses.status(workspace, _all(workspace))
+    found = statuses.status(workspace, _all(workspace))
+    rows = [replace(row, notes=tuple(of_inventory(note, inventory) for note in row.notes)) for row in found]
     say((status_report.status_json(rows) if json else status_report.status_text(rows)) + "\n")
     return ExitCode.DONE if all(row.reachable for row in rows) else ExitCode.UNREACHABLE
 
@@ -215,7 +223,9 @@ def add_service_host(  # noqa: PLR0913 - one parameter for each flag
         new = [members.named_host(workspace, *existing)] if existing else members.next_hosts(workspace, name, count)
         outcomes = members.add(workspace, name, new, terminal.notify)
     entered = any(o.host in workspace.mesh.hosts for o in outcomes)  # the fronts came after that
-    return _show(outcomes, terminal, _completed_by("./mesh provision" if entered else "the same command", outcomes))
+    which = "--host {0.name} --address {0.address}".format(*new) if existing else f"--count {count}"
+    again = "./mesh provision" if entered else f"./mesh add-service-host {name} {which}"
+    return _show(outcomes, terminal, _completed_by(again, outcomes))
 
 
 def remove_service_host(inventory: str, host: str, lock_wait: str, *, terminal: Terminal) -> ExitCode:
@@ -258,17 +268,19 @@ def _completed_by(command: str, outcomes: Sequence[Outcome]) -> str:
 def lock_status(inventory: str, limit: str, *, json: bool) -> ExitCode:
     """Show who has the lock of hosts."""
     workspace = _workspace(inventory)
-    return _show_locks(locks.status(workspace, _limited(workspace, limit)), "free", json=json)
+    return _show_locks(locks.status(workspace, _limited(workspace, limit)), "free", inventory, json=json)
 
 
 def lock_release(inventory: str, limit: str, message: str, *, json: bool) -> ExitCode:
     """Take the lock of hosts from whoever has it, and show who that was."""
     workspace = _workspace(inventory, message=message or "lock-release")
-    return _show_locks(locks.release(workspace, _limited(workspace, limit)), "was free", json=json)
+    return _show_locks(locks.release(workspace, _limited(workspace, limit)), "was free", inventory, json=json)
 
 
-def _show_locks(locked: locks.Locked, free: str, *, json: bool) -> ExitCode:
-    return _show_read(locked, lambda known: lock_report.locks_text(known, free), lock_report.locks_json, json=json)
+def _show_locks(locked: locks.Locked, free: str, inventory: str, *, json: bool) -> ExitCode:
+    return _show_read(
+        locked, lambda known: lock_report.locks_text(known, free), lock_report.locks_json, inventory, json=json
+    )
 
 
 def execute(inventory: str, host: str, command: str) -> int:
@@ -328,7 +340,9 @@ def _show(outcomes: Sequence[Outcome], terminal: Terminal, again: str, following
     code = exit_code_of(outcomes)
     if code is ExitCode.DONE:
         again = following if any(o.changes for o in outcomes) else ""
-    _answer(outcomes_document(outcomes, code, again), outcome_lines, outcomes, terminal)
+    owned = _owned(outcomes, terminal.inventory)
+    document = outcomes_document(owned, code, of_inventory(again, terminal.inventory))
+    _answer(document, outcome_lines, owned, terminal)
     return code
 
 
@@ -339,12 +353,13 @@ def _show_read(
     read: Mapping[HostName, T | Problem],
     text: Callable[[Mapping[HostName, T]], str],
     document: Callable[[Mapping[HostName, T], Sequence[Problem], ExitCode], str],
+    inventory: str,
     *,
     json: bool,
 ) -> ExitCode:
     """Print what was read of hosts, and why others could not be read."""
     known = {host: found for host, found in read.items() if not isinstance(found, Problem)}
-    problems = [found for found in read.values() if isinstance(found, Problem)]
+    problems = [_own(found, inventory) for found in read.values() if isinstance(found, Problem)]
     code = max((p.exit_code for p in problems), key=_SEVERITY.index, default=ExitCode.DONE)
     say((document(known, problems, code) if json else text(known)) + "\n")
     if not json:
@@ -365,7 +380,8 @@ def _answer(
 
 
 def _check(workspace: Workspace, hosts: Sequence[Host], terminal: Terminal) -> ExitCode:
-    findings = checks.check(workspace, hosts, terminal.notify)
+    found = checks.check(workspace, hosts, terminal.notify)
+    findings = [replace(f, hint=of_inventory(f.hint, terminal.inventory)) for f in found]
     terminal.rest()
     say((findings_report.check_json(findings) if terminal.json else findings_report.check_text(findings)) + "\n")
     return checks.exit_code_of_findings(findings)

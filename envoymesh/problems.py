@@ -5,6 +5,8 @@ prints them. Everything else that is raised is a bug.
 """
 
 import difflib
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -82,6 +84,18 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """Return `did you mean `x`?` for the nearest of `known`, or an empty string when none is near."""
     near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.6)
     return f"did you mean `{near[0]}`?" if near else ""
+
+
+DEFAULT_INVENTORY = "inventory.yaml"
+"""What a command is for that names none."""
+
+
+def of_inventory(text: str, inventory: str) -> str:
+    """Return a text whose commands are all for `inventory`: pasted as they are, they must not change another mesh."""
+    if inventory == DEFAULT_INVENTORY:
+        return text
+    flag = shlex.join(["--inventory", inventory])
+    return re.sub(r"\./mesh (?!vagrant-box)[a-z-]+", lambda command: f"{command[0]} {flag}", text)
 
 
 def listed(names: Sequence[str]) -> str:

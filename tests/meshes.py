@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from envoymesh.problems import of_inventory
 from envoymesh.run.interrupt import STOPS
 from envoymesh.run.workspace import Workspace, open_workspace
 from tests.labs import eventually, free_ports
@@ -77,6 +78,10 @@ class TestMesh:
     def argv(self, *words: str) -> list[str]:
         """Return the command line of a task on this mesh; words that are not the task's come after its name."""
         return [sys.executable, "-m", "invoke", words[0], "--inventory", str(self.inventory), *words[1:]]
+
+    def own(self, text: str) -> str:
+        """Return a text as the tool prints it for this inventory: its commands name it."""
+        return of_inventory(text, str(self.inventory))
 
     def run(self, *words: str, code: int | None = 0, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
         """Run a task; it must exit with `code`, unless that is None."""

@@ -6,20 +6,20 @@ from typing import Any
 
 from envoymesh.model.mesh import HostName
 from envoymesh.plan.generation import Generation, Run
-from envoymesh.problems import ExitCode, Problem, counted
+from envoymesh.problems import DEFAULT_INVENTORY, ExitCode, Problem, counted, of_inventory
 from envoymesh.report.table import table
 from envoymesh.report.terminal import problem_json
 
 Known = Mapping[HostName, Sequence[Generation]]
 
 
-def history_text(known: Known) -> str:
+def history_text(known: Known, inventory: str = DEFAULT_INVENTORY) -> str:
     """Return a table of at most 100 columns, the last run first, and how to go back."""
     rows = [(run.name, run.who, _hosts(hosts), run.why) for run, hosts in _runs(known)]
     if not rows:
         return "no host keeps what a run made of it"
     back = "before the last run: ./mesh rollback    as a run left it: ./mesh rollback --to RUN"
-    return "\n".join([*table(("RUN", "WHO", "HOSTS: CHANGES", "WHY"), rows), back])
+    return "\n".join([*table(("RUN", "WHO", "HOSTS: CHANGES", "WHY"), rows), of_inventory(back, inventory)])
 
 
 def _runs(known: Known) -> Iterator[tuple[Run, dict[HostName, Generation]]]:

@@ -16,7 +16,7 @@ from rich.text import Text
 from typing_extensions import override
 
 from envoymesh.events import Event, EventKind
-from envoymesh.problems import ExitCode, Problem
+from envoymesh.problems import DEFAULT_INVENTORY, ExitCode, Problem
 from envoymesh.report.progress import Board, Live
 
 WIDTH = 100
@@ -51,11 +51,15 @@ class Terminal:
     """Shows events as they come, and results when they are there.
 
     Events are a table on a terminal, which goes before a result is printed, and lines elsewhere. `json` makes them
-    JSON, a line for each; `quiet` shows none, `verbose` a line for every one.
+    JSON, a line for each; `quiet` shows none, `verbose` a line for every one. `inventory` is what commands that it
+    shows are to be for.
     """
 
-    def __init__(self, *, json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(
+        self, *, json: bool = False, quiet: bool = False, verbose: bool = False, inventory: str = DEFAULT_INVENTORY
+    ) -> None:
         self.json = json
+        self.inventory = inventory
         self._out = _Pipe(width=WIDTH, highlight=False, soft_wrap=True)
         self._err = _Pipe(width=WIDTH, highlight=False, soft_wrap=True, stderr=True)
         self._quiet, self._verbose = quiet, verbose

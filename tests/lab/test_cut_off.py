@@ -69,7 +69,7 @@ def test_ctrl_c_once_ends_what_is_in_hand_and_begins_no_more(lab: TestMesh) -> N
     became = {words[0]: " ".join(words[1:3]) for line in shown.splitlines() if len(words := line.split()) > 2}
     assert became["service1-1"].startswith("changed")
     assert became["service2-1"] == became["front-envoy"] == "not started"
-    assert shown.splitlines()[-1].endswith("./mesh provision --limit @failed")
+    assert shown.splitlines()[-1].endswith(lab.own("./mesh provision --limit @failed"))
     done = lab.run("provision", "--limit", "@failed")
     assert "service1-1" not in done.stdout
     assert lab.run("plan", "--limit", "@failed").returncode == 0
@@ -107,7 +107,7 @@ def test_scaling_up_completes_what_was_cut_off(scaled: TestMesh, how: signal.Sig
 
 def test_adding_that_is_cut_off_once_the_inventory_has_the_host_is_completed_by_provision(scaled: TestMesh) -> None:
     told = cut_off(scaled, signal.SIGINT, ": entered service1-2", "add-service-host", "service1")
-    assert told.endswith("hint complete it: ./mesh provision\n")
+    assert told.endswith(scaled.own("hint complete it: ./mesh provision\n"))
     scaled.run("provision")
     assert members(scaled) == ["service1-1", "service1-2"]
     is_whole(scaled)
@@ -118,7 +118,7 @@ def test_adding_while_another_has_the_lock_of_a_front_is_completed_by_provision(
         told = scaled.run("add-service-host", "service1", code=1).stderr
     assert "problem lock/held: " in told
     assert "the new hosts are ready and in inventory.yaml; no front knows them" in told
-    assert "hint wait for it: ./mesh provision --lock-wait 300\n" in told
+    assert scaled.own("hint wait for it: ./mesh provision --lock-wait 300\n") in told
     assert scaled.hostnames("service1") == {"service1-1"}
     scaled.run("provision")
     assert members(scaled) == ["service1-1", "service1-2"]

@@ -1,6 +1,7 @@
 """The report: what is printed for people, and the JSON that says the same."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ def test_progress_goes_to_standard_error_and_a_quiet_one_says_nothing(capsys: py
     assert err.split(maxsplit=1)[1] == "a                booting [bold]not markup[/bold]\n"
 
 
-def told(capsys: pytest.CaptureFixture[str], **how: bool) -> list[str]:
+def told(capsys: pytest.CaptureFixture[str], **how: Any) -> list[str]:
     """Return the lines of progress for a host that is read and gets 40 MB, without the times of plain ones."""
     terminal = Terminal(**how)
     for event in (
