@@ -218,6 +218,11 @@ def add_service_host(  # noqa: PLR0913 - one parameter for each flag
     terminal: Terminal,
 ) -> ExitCode:
     """Add hosts to a service: `count` new ones, or the `existing` one (name, address)."""
+    if existing and count != 1:
+        what, now = f"--host names one machine, not {count}", "nothing was changed"
+        raise Failed(
+            Problem("task/bad-argument", what, "add-service-host --count --host", now=now, hint="leave one out")
+        )
     with _writing(inventory, message=f"add-service-host {service}", lock_wait=lock_wait) as workspace:
         name = members.service_named(workspace.mesh, service)
         new = [members.named_host(workspace, *existing)] if existing else members.next_hosts(workspace, name, count)

@@ -19,8 +19,8 @@ class Lock:
 class Entry:
     """A line of a host's audit log.
 
-    `at` is by the host's clock. `what` is `apply`, `take-back` or `lock release`; `ending` is how an apply says that
-    it ended, or `released`.
+    `at` is by the host's clock. `what` is `apply`, `take-back`, `reboot` or `lock release`; `ending` is how an apply
+    says that it ended, `done` for a reboot, `released` for a lock.
     """
 
     at: datetime

@@ -1,4 +1,4 @@
-"""The audit log of a host: a line for every apply and every lock that was taken from somebody."""
+"""The audit log of a host: a line for every apply, every reboot and every lock that was taken from somebody."""
 
 import gzip
 import json

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 from invoke import Context, Exit
@@ -45,6 +46,12 @@ def test_what_stops_a_command_is_a_problem_or_one_json_document(
     document = json.loads(out)
     assert (document["version"], document["exit_code"]) == (1, exit_code)
     assert [problem["code"] for problem in document["problems"]] == [code]
+
+
+@pytest.mark.parametrize(("count", "code"), [(3, "task/bad-argument"), (0, "task/bad-argument"), (1, "inventory/")])
+def test_hosts_that_exist_are_added_one_by_one(tmp_path: Path, count: int, code: str) -> None:
+    with pytest.raises(Failed, match=code):
+        cli.add_service_host(str(tmp_path / "none.yaml"), "service1", count, ("a", "10.0.0.1"), "", terminal=Terminal())
 
 
 @pytest.mark.parametrize("bug", [ValueError("a bug"), ConnectionResetError(104, "reset")])
