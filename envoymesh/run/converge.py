@@ -46,12 +46,16 @@ class Reading:
     With `exact` it is this plan that is wanted, no other: a host that has moved meanwhile is left as it is.
 
     `lock` names the run that has taken the host's lock to read it; empty where none was taken.
+
+    What the host is made to have is a generation of its own, unless it `takes_back` one: the number of that one, which
+    the host forgets, or 0 where there is none to forget.
     """
 
     observed: Observed
     plan: HostPlan
     exact: bool = False
     lock: str = ""
+    takes_back: int | None = None
 
 
 def read(  # noqa: PLR0913, PLR0917 - what to read, where, and whether to take the lock
@@ -131,14 +135,11 @@ def reader(fleet: Fleet, desired: Desired, asked: Asked = (), run: Run | None = 
     return work
 
 
-def apply(
-    fleet: Fleet, reading: Reading, workspace: Workspace, notify: Notify, *, takes_back: int | None = None
-) -> Outcome:
+def apply(fleet: Fleet, reading: Reading, workspace: Workspace, notify: Notify) -> Outcome:
     """Make the plan of a reading true, in one execution; nothing is executed where nothing changes.
 
-    A host on which another apply was at work meanwhile is read once more, unless its reading is exact or its generation
-    `takes_back` is to be taken back: then it is left as it is. What takes a generation back is none of its own: the
-    host forgets that one.
+    A host on which another apply was at work meanwhile is read once more, unless its reading is exact or a generation
+    is to be taken back: then it is left as it is.
 
     Raises:
         Failed: the host was lost, refused, or put back what it had begun; the problem says which.
@@ -146,7 +147,7 @@ def apply(
     plan = reading.plan
     while plan.changes:
         parcels = dict(_parcels(reading, workspace.cache, notify))
-        payload = payload_for(plan, workspace.run, parcels, lock=reading.lock, takes_back=takes_back)
+        payload = payload_for(plan, workspace.run, parcels, lock=reading.lock, takes_back=reading.takes_back)
         bulk = f", {payload.size_bytes / 1e6:.0f} MB to send" if payload.size_bytes > 1e6 else ""
         notify(Event(plan.host, counted(len(plan.changes), "change") + bulk))
         lines = _executed(fleet, payload, notify)
@@ -155,10 +156,11 @@ def apply(
             if problem is not None:
                 raise Failed(problem)
             return Outcome(plan.host, OutcomeKind.CHANGED, plan.changes)
-        if takes_back or reading.exact:
+        if reading.takes_back or reading.exact:
             raise Failed(_moved(plan.host))
         notify(Event(plan.host, "another apply has changed it meanwhile; reading once more"))
-        reading = read(fleet, plan.host, plan.desired, run=workspace.run if reading.lock else None)
+        once_more = read(fleet, plan.host, plan.desired, run=workspace.run if reading.lock else None)
+        reading = replace(once_more, takes_back=reading.takes_back)
         plan = reading.plan
     return Outcome(plan.host, OutcomeKind.UNCHANGED)
 

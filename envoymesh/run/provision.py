@@ -87,13 +87,13 @@ def provision(
         Failed: the plan would not be the `saved` one, or another has the lock of a host; nothing was changed.
     """
     with workspace.fleet([*hosts, *(e for e in workspace.mesh.edges if e not in hosts)], notify) as fleet:
-        return _provisioned(workspace, fleet, hosts, notify, saved)
+        return provision_over(workspace, fleet, hosts, notify, saved)
 
 
-def _provisioned(
+def provision_over(
     workspace: Workspace, fleet: Fleet, hosts: Sequence[Host], notify: Notify, saved: SavedPlan | None = None
 ) -> list[Outcome]:
-    """Do what `provision` does, over connections that may be open and have the locks already."""
+    """Do what `provision` does over connections of the caller, with whom the locks stay."""
     notify(Event("", f"reading {counted(len(hosts), 'host')}"))
     with meanwhile_desired(workspace, hosts) as wanted:
         readings = read_to_change(workspace, fleet, wanted, notify)
@@ -101,7 +101,7 @@ def _provisioned(
     if saved is not None:
         refuse_what_differs(saved, known_of(readings))
         readings = {h: replace(r, exact=True) if isinstance(r, Reading) else r for h, r in readings.items()}
-    outcomes = _made_so(workspace, fleet, readings, notify)
+    outcomes = made_so(workspace, fleet, readings, notify)
     return [outcomes[h.name] for h in hosts]
 
 
@@ -121,15 +121,16 @@ def renew(workspace: Workspace, notify: Notify, *, authority: bool) -> list[Outc
             notify(Event("", f"reading {counted(len(edges), 'front')}"))
             refuse_successor(read_to_change(workspace, fleet, {e.name: [ours] for e in edges}, notify))
         certificates.renew(workspace.mesh, workspace.state_dir, now, authority=authority)
-        return _provisioned(workspace, fleet, edges, notify)
+        return provision_over(workspace, fleet, edges, notify)
 
 
 def converge(workspace: Workspace, fleet: Fleet, wanted: Desired, notify: Notify) -> dict[HostName, Outcome]:
     """Make the hosts of `wanted` so, over connections that may be open already."""
-    return _made_so(workspace, fleet, read_to_change(workspace, fleet, wanted, notify), notify)
+    return made_so(workspace, fleet, read_to_change(workspace, fleet, wanted, notify), notify)
 
 
-def _made_so(workspace: Workspace, fleet: Fleet, readings: Readings, notify: Notify) -> dict[HostName, Outcome]:
+def made_so(workspace: Workspace, fleet: Fleet, readings: Readings, notify: Notify) -> dict[HostName, Outcome]:
+    """Make the plans of hosts that were read true, in batches; return what became of all."""
     begin(workspace, readings)
     outcomes = {h: failed_outcome(h, r) for h, r in readings.items() if isinstance(r, Problem)}
     ended(workspace, outcomes.values(), notify)

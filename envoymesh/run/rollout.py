@@ -124,14 +124,26 @@ def _taken_back(workspace: Workspace, fleet: Fleet, host: HostName, why: str, no
         hint=f"see the change: ./mesh plan --limit {host}\nand how it is: ./mesh check --limit {host}",
     )
     try:
-        kept = kept_by(fleet, host)
-        if len(kept) < 2 or kept[-1].run != workspace.run:
-            return replace(problem, now=f"{host}: the change is live; it does not keep what it had before")
-        reading = read(fleet, host, had(fleet, host, kept[-2].number), run=workspace.run)
-        done = apply(fleet, reading, workspace, notify, takes_back=kept[-1].number)
+        done = apply(fleet, read_as_before(workspace, fleet, host), workspace, notify)
     except Failed as failed:
         saw = (why, *(f"{p.code}: {p.what}" for p in failed.problems))
         return replace(problem, saw=saw, now=failed.problems[0].now or f"{host}: its change was not taken back")
     if done.kind is OutcomeKind.UNCHANGED:
         return replace(problem, now=f"{host}: the change is live; what it had before is no different")
     return problem
+
+
+def read_as_before(workspace: Workspace, fleet: Fleet, host: HostName) -> Reading:
+    """Read a host to give it back what it had before this run, whether the run has got as far as a generation or not.
+
+    Raises:
+        Failed: it cannot be read, or does not keep that.
+    """
+    kept = kept_by(fleet, host)
+    its_own = kept[-1].number if kept and kept[-1].run == workspace.run else 0
+    earlier = kept[:-1] if its_own else kept
+    if not earlier:
+        what, now = f"`{host}` does not keep what it had before", f"{host}: the change is live"
+        raise Failed(Problem("rollout/nothing-kept", what, host, now=now))
+    reading = read(fleet, host, had(fleet, host, earlier[-1].number), run=workspace.run)
+    return replace(reading, takes_back=its_own)

@@ -86,13 +86,14 @@ def payload_for(
         run: what the host keeps with what it is made to have, and tells in its audit log.
         parcels: the content of each artifact that the plan creates or updates, by address.
         lock: the name of the run that must have the host's lock; empty if none was taken.
-        takes_back: the number of the generation that is taken back, and forgotten.
+        takes_back: the number of the generation that is taken back and forgotten, 0 where there is none to forget; None
+            where what is applied is a generation of its own.
     """
     first = (
         Call(("begin", plan.generation, lock), "host:lock", "apply/not-begun"),
         Call(("audited", entry(run, plan.changes, takes_back)), "host:audit", "apply/failed"),
     )
-    return Payload(plan.host, (*first, *_calls(plan, takes_back or run, parcels)))
+    return Payload(plan.host, (*first, *_calls(plan, run if takes_back is None else takes_back, parcels)))
 
 
 def _calls(plan: HostPlan, run: Run | int, parcels: Mapping[str, Parcel]) -> Iterator[Call]:
@@ -122,7 +123,7 @@ def _calls(plan: HostPlan, run: Run | int, parcels: Mapping[str, Parcel]) -> Ite
     yield from (_deletion(c) for c in first)
     yield from _unit_calls(plan, [r for r in plan.desired if isinstance(r, Unit) and not r.replaces])
     yield Call(("settle",), "host:units", "apply/failed")
-    if plan.manifest:
+    if plan.manifest and run:
         kept = ("keep", str(KEPT)) if isinstance(run, Run) else ("drop", str(run))
         yield Call(kept, "host:generation", "apply/failed")
     for change in (c for c in deleted if c not in first):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.load import load
-from tests.meshes import TestMesh, document
-from tests.releases import release
+from tests.meshes import TestMesh, document, edited
+from tests.releases import HEALTH, release
 
 HOST = "service1-1"
 ASKED_BY_A_FRONT = "'Envoy/HC' in request.headers.get('user-agent', '')"
@@ -114,6 +114,36 @@ def test_where_the_second_host_is_not_well_the_first_one_goes_back_too(two: Test
     assert two.inventory.read_text() == text
     assert {two.release() for _ in range(20)} == {"first"}
     two.run("plan")
+
+
+@pytest.fixture
+def nameless(two: TestMesh) -> Iterator[TestMesh]:
+    """The mesh with two hosts of service1, which run what is in the project's folder."""
+    text = two.inventory.read_text()
+    without = re.sub(', release: "?first"?', "", text)
+    assert without != text
+    two.inventory.write_text(without)
+    two.run("provision")
+    yield two
+    two.inventory.write_text(text)
+    two.run("provision")
+
+
+def test_without_a_release_before_hosts_get_back_the_code_that_they_had(nameless: TestMesh) -> None:
+    text, before = nameless.inventory.read_text(), kept(nameless)
+    ill = f"{HEALTH}        if __import__('socket').gethostname() == 'service1-2': raise OSError\n"
+    with edited(nameless, "service/app.py", HEALTH, ill):
+        done = nameless.run("deploy", "service1", code=1)
+    assert re.search(r"(?m)^service1-1 +failed +deploy/taken-back$", done.stdout)
+    assert "inventory.yaml has no release of service1 again: `provision` gives it what is in service/" in done.stderr
+    assert nameless.inventory.read_text() == text
+    assert kept(nameless) == before, "what was taken back is not history"
+    nameless.run("plan")
+
+
+def kept(lab: TestMesh) -> list[str]:
+    """Return the runs that are still to be seen on hosts."""
+    return [run["run"] for run in document(lab.run("history", "--limit", "service1", "--json").stdout)["runs"]]
 
 
 def test_what_is_cut_off_between_start_and_switch_is_completed(first: TestMesh, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Deploy: which code is a release, and what becomes of hosts and inventory when one of them fails."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,15 +9,16 @@ from envoymesh.events import Outcome, OutcomeKind, failed_outcome
 from envoymesh.model.mesh import Host, HostName, ServiceName
 from envoymesh.problems import ExitCode, Failed, Problem
 from envoymesh.run import deploy as deploys
+from envoymesh.run.fleet import Fleet
 from envoymesh.run.releases import code_of, keep, kept_code, kept_names, package_in
 from envoymesh.run.workspace import Workspace, open_workspace
 from tests.rendering import INVENTORY, mesh_of
 
 SERVICE = ServiceName("service1")
 CODE = {"__main__.py": b"1", "requirements.txt": b"", "parts/one.txt": b"\xff"}
-ILL = Problem("rollout/not-healthy", "", now="given back")
+ILL = Problem("rollout/not-healthy", "", saw=("why",), now="given back")
 AWAY = Problem("ssh/unreachable", "", exit_code=ExitCode.UNREACHABLE)
-HELD = Problem("lock/held", "")
+HELD = Problem("lock/held", "another has it", now="this command has changed nothing on them")
 
 
 def code(raised: pytest.ExceptionInfo[Failed]) -> str:
@@ -96,30 +97,56 @@ def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "inventory.yaml")
 
 
-class Provisions:
-    """What takes the place of `provision`: it notes which release it was asked for on which hosts."""
+class Hosts:
+    """What takes the place of hosts: it notes which release they were to have, and which were read to go back.
 
-    def __init__(self, *kinds: OutcomeKind | Problem) -> None:
-        self.kinds, self.asked = kinds, list[tuple[str | None, list[str]]]()
+    `kinds` becomes of them first; `again`, of those that are to go back, what is not `CHANGED`.
+    """
 
-    def __call__(self, workspace: Workspace, hosts: Sequence[Host], notify: object) -> list[Outcome]:
+    def __init__(self, *kinds: OutcomeKind | Problem, again: Mapping[str, OutcomeKind | Problem]) -> None:
+        self.kinds, self.again = kinds, again
+        self.asked, self.read = list[tuple[str | None, list[str]]](), list[str]()
+        self.fleets = list[Fleet]()
+
+    def provision(self, workspace: Workspace, fleet: Fleet, hosts: Sequence[Host], notify: object) -> list[Outcome]:
+        self.fleets.append(fleet)
         self.asked.append((workspace.mesh.services[SERVICE].release, [h.name for h in hosts]))
         if self.kinds == (HELD,):
             raise Failed(HELD)
-        kinds = self.kinds if len(self.asked) == 1 else [OutcomeKind.CHANGED] * len(hosts)
-        return [
-            failed_outcome(h.name, kind) if isinstance(kind, Problem) else Outcome(h.name, kind)
-            for h, kind in zip(hosts, kinds, strict=True)
-        ]
+        return [became(h.name, kind) for h, kind in zip(hosts, self.kinds, strict=True)]
+
+    def read_as_before(self, workspace: Workspace, fleet: Fleet, host: HostName) -> str:
+        self.read.append(host)
+        if self.again.get(host) is HELD:
+            raise Failed(HELD)
+        return f"as {host} was"
+
+    def made_so(
+        self, workspace: Workspace, fleet: Fleet, readings: Mapping[HostName, object], notify: object
+    ) -> dict[HostName, Outcome]:
+        self.fleets.append(fleet)
+        assert not workspace.stop.is_set(), "hosts in hand are seen to their end"
+        read = {h: r if isinstance(r, Problem) else self.again.get(h, CHANGED) for h, r in readings.items()}
+        return {h: became(h, kind) for h, kind in read.items()}
+
+
+def became(host: HostName, kind: OutcomeKind | Problem) -> Outcome:
+    return failed_outcome(host, kind) if isinstance(kind, Problem) else Outcome(host, kind)
 
 
 def deployed(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, *kinds: OutcomeKind | Problem
-) -> tuple[Provisions, dict[HostName, Outcome]]:
-    provisions = Provisions(*kinds)
-    monkeypatch.setattr(deploys, "provision", provisions)
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    *kinds: OutcomeKind | Problem,
+    again: Mapping[str, OutcomeKind | Problem] = {},
+) -> tuple[Hosts, dict[HostName, Outcome]]:
+    hosts = Hosts(*kinds, again=again)
+    monkeypatch.setattr(deploys, "provision_over", hosts.provision)
+    monkeypatch.setattr(deploys, "read_as_before", hosts.read_as_before)
+    monkeypatch.setattr(deploys, "made_so", hosts.made_so)
     outcomes = deploys.deploy(workspace, SERVICE, "two", lambda event: None)
-    return provisions, {o.host: o for o in outcomes}
+    assert len(set(map(id, hosts.fleets))) == 1, "over other connections, another could have taken the locks"
+    return hosts, {o.host: o for o in outcomes}
 
 
 CHANGED, UNCHANGED, NOT_STARTED = OutcomeKind.CHANGED, OutcomeKind.UNCHANGED, OutcomeKind.NOT_STARTED
@@ -129,8 +156,9 @@ CHANGED, UNCHANGED, NOT_STARTED = OutcomeKind.CHANGED, OutcomeKind.UNCHANGED, Ou
 def test_the_inventory_has_a_release_that_no_host_failed_with(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, kinds: list[OutcomeKind | Problem]
 ) -> None:
-    provisions, _ = deployed(workspace, monkeypatch, *kinds)
-    assert provisions.asked == [("two", ["service1-1", "service1-2", "service1-3"])]
+    hosts, _ = deployed(workspace, monkeypatch, *kinds)
+    assert hosts.asked == [("two", ["service1-1", "service1-2", "service1-3"])]
+    assert hosts.read == []
     assert open_workspace(workspace.inventory).mesh.services[SERVICE].release == "two"
 
 
@@ -138,15 +166,37 @@ def test_where_a_host_fails_all_go_back_and_so_does_the_inventory(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = workspace.inventory.read_text()
-    provisions, outcomes = deployed(workspace, monkeypatch, CHANGED, ILL, NOT_STARTED)
-    assert provisions.asked[1] == (None, ["service1-1", "service1-2"])
+    workspace.stop.set()  # Ctrl-C was pressed meanwhile
+    hosts, outcomes = deployed(workspace, monkeypatch, CHANGED, ILL, NOT_STARTED)
+    assert hosts.read == ["service1-1", "service1-2"]
     assert workspace.inventory.read_text() == text
     problems = {host: o.problem for host, o in outcomes.items() if o.problem}
     assert {host: p.code for host, p in problems.items()} == {
         "service1-1": "deploy/taken-back",
         "service1-2": "rollout/not-healthy",
     }
-    assert all(p.now.endswith("; inventory.yaml has no release of service1 again") for p in problems.values())
+    assert all("; inventory.yaml has no release of service1 again: " in p.now for p in problems.values())
+
+
+@pytest.mark.parametrize(
+    ("again", "saw", "now"),
+    [
+        (NOT_STARTED, ("not started",), "service1-1: it serves with release two still; "),
+        (HELD, ("lock/held: another has it",), "service1-1: it serves with release two still; "),
+        (ILL, ("rollout/not-healthy: ", "why"), "given back; "),
+    ],
+)
+def test_a_host_that_did_not_go_back_is_not_told_to_have_done_so(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, again: OutcomeKind | Problem, saw: tuple[str], now: str
+) -> None:
+    _, outcomes = deployed(workspace, monkeypatch, CHANGED, CHANGED, ILL, again={"service1-1": again})
+    problem, of_another = outcomes[HostName("service1-1")].problem, outcomes[HostName("service1-2")].problem
+    assert problem is not None
+    assert (problem.code, problem.saw) == ("deploy/not-taken-back", saw)
+    assert problem.now.startswith(now)
+    assert "./mesh rollback --limit service1-1 --to RUN" in problem.hint
+    assert of_another is not None
+    assert of_another.code == "deploy/taken-back"
 
 
 def test_where_nothing_could_begin_the_inventory_is_as_it_was(

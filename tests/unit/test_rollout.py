@@ -1,6 +1,8 @@
-"""Rollout: which hosts change together."""
+"""Rollout: which hosts change together, and what each goes back to."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,10 +11,16 @@ from hypothesis import strategies as st
 from envoymesh.model.inventory import rollout_with
 from envoymesh.model.mesh import HostName, Mesh, Rollout
 from envoymesh.plan.change import Action, Change, HostPlan
+from envoymesh.plan.generation import Generation, Run
 from envoymesh.plan.rollout import batches, concerns_clients, size_of
 from envoymesh.problems import Failed
 from envoymesh.resources import Artifact, Directory, File, Unit, User
-from tests.rendering import desired_of, mesh_of
+from envoymesh.run import rollout as rollouts
+from envoymesh.run.converge import Reading
+from envoymesh.run.fleet import Fleet
+from envoymesh.run.rollout import read_as_before
+from envoymesh.run.workspace import Workspace, open_workspace
+from tests.rendering import BARE, INVENTORY, desired_of, mesh_of
 
 HEAD = "name: x\nprovider: existing\nservices: {a: {path: /a}, b: {path: /b}}\n"
 
@@ -24,6 +32,30 @@ def mesh(a: int, b: int, edges: int = 1, rollout: str = "{}") -> Mesh:
         f"  {name}: {{{role}, address: 10.0.{n // 200}.{n % 200 + 1}}}\n" for n, (role, name) in enumerate(names)
     )
     return mesh_of(f"{HEAD}rollout: {rollout}\nhosts:\n{hosts}")
+
+
+HostsKeep = Callable[..., tuple[Workspace, Fleet]]
+
+
+@pytest.fixture
+def hosts_keep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HostsKeep:
+    """Return what makes hosts keep generations of these runs, and gives the workspace of a run called `now`."""
+
+    def make(*names: str) -> tuple[Workspace, Fleet]:
+        (tmp_path / "inventory.yaml").write_text(f"provider: existing\n{INVENTORY}")
+        opened = open_workspace(tmp_path / "inventory.yaml")
+        workspace = replace(opened, run=replace(opened.run, name="now"))
+        kept = tuple(Generation(n, replace(opened.run, name=name), ()) for n, name in enumerate(names, 1))
+        monkeypatch.setattr(rollouts, "kept_by", lambda fleet, host: kept)
+        monkeypatch.setattr(rollouts, "had", lambda fleet, host, number: (User(f"as {number}"),))
+        monkeypatch.setattr(rollouts, "read", reading_of)
+        return workspace, workspace.fleet(())
+
+    return make
+
+
+def reading_of(fleet: Fleet, host: HostName, resources: Sequence[User], run: Run) -> Reading:
+    return Reading(BARE, HostPlan(host, "", (), (), tuple(resources), {}), lock=run.name)
 
 
 def told(of: Mesh, changing: Collection[HostName], serving: Collection[HostName]) -> list[str]:
@@ -112,6 +144,29 @@ def test_a_flag_that_makes_no_sense_is_told(name: str, text: str) -> None:
     [problem] = failed.value.problems
     assert (problem.code, problem.at) == ("task/bad-argument", f"--{name.replace('_', '-')}")
     assert f"`{text}`" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("runs", "number", "takes_back"),
+    [
+        pytest.param(["up", "now"], 1, 2, id="it went well at first"),
+        pytest.param(["up"], 1, 0, id="it came to nothing, or was taken back already"),
+    ],
+)
+def test_back_is_what_a_host_had_before_this_run(
+    hosts_keep: HostsKeep, runs: Sequence[str], number: int, takes_back: int
+) -> None:
+    workspace, fleet = hosts_keep(*runs)
+    reading = read_as_before(workspace, fleet, HostName("service1-1"))
+    assert (reading.plan.desired, reading.takes_back) == ((User(f"as {number}"),), takes_back)
+
+
+def test_a_host_that_keeps_nothing_from_before_cannot_go_back(hosts_keep: HostsKeep) -> None:
+    workspace, fleet = hosts_keep("now")
+    with pytest.raises(Failed) as failed:
+        read_as_before(workspace, fleet, HostName("service1-1"))
+    [problem] = failed.value.problems
+    assert (problem.code, problem.now) == ("rollout/nothing-kept", "service1-1: the change is live")
 
 
 @given(st.data(), st.integers(0, 9), st.integers(0, 9), st.integers(0, 3), st.sampled_from(["1", "2", "25%", "60%"]))

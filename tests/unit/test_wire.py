@@ -93,6 +93,17 @@ def test_a_unit_serves_before_anything_refers_to_it_and_the_one_before_it_ends_l
     ]
 
 
+def test_what_takes_back_is_no_generation_and_forgets_the_one_that_there_is() -> None:
+    assert about_generations(None) == ["generation", "keep"]
+    assert about_generations(7) == ["drop"]
+    assert about_generations(0) == []
+
+
+def about_generations(takes_back: int | None) -> list[str]:
+    calls = payload_for(PLAN, RUN, {}, takes_back=takes_back).calls
+    return [call.verb for call in calls if call.address == "host:generation"]
+
+
 def test_the_stream_announces_its_calls_and_ends_with_the_content() -> None:
     stream = b"".join(PAYLOAD.stream())
     length, rest = stream.split(b"\n", 1)
