@@ -32,7 +32,7 @@ def last_run(generations: Mapping[HostName, Sequence[Generation]]) -> Run | None
     A run that another one follows on any host is not the last, whatever the clocks of the two operators say.
     """
     newest = {kept[-1].run for kept in generations.values() if kept}
-    followed = {g.run for kept in generations.values() for g in kept[:-1]}
+    followed = {g.run for kept in generations.values() for g in kept[:-1] if g.run != kept[-1].run}
     return max(newest - followed or newest, default=None)
 
 
@@ -54,5 +54,5 @@ def before(kept: Sequence[Generation], run: Run) -> Generation | None:
 
 def after(kept: Sequence[Generation], run: Run) -> Generation | None:
     """Return the generation that a host had once `run` had ended, None if it had none or keeps it no more."""
-    its_own = next((g for g in kept if g.run == run), None)
+    its_own = next((g for g in reversed(kept) if g.run == run), None)
     return its_own or next((g for g in reversed(kept) if g.run < run), None)

@@ -124,9 +124,14 @@ def renew(workspace: Workspace, notify: Notify, *, authority: bool) -> list[Outc
         return provision_over(workspace, fleet, edges, notify)
 
 
-def converge(workspace: Workspace, fleet: Fleet, wanted: Desired, notify: Notify) -> dict[HostName, Outcome]:
-    """Make the hosts of `wanted` so, over connections that may be open already."""
-    return made_so(workspace, fleet, read_to_change(workspace, fleet, wanted, notify), notify)
+def converge(
+    workspace: Workspace, fleet: Fleet, wanted: Desired, notify: Notify, *, for_now: bool = False
+) -> dict[HostName, Outcome]:
+    """Make the hosts of `wanted` so, over connections that may be open already; what is `for_now` is no generation."""
+    readings = read_to_change(workspace, fleet, wanted, notify)
+    if for_now:
+        readings = {h: replace(r, takes_back=0) if isinstance(r, Reading) else r for h, r in readings.items()}
+    return made_so(workspace, fleet, readings, notify)
 
 
 def made_so(workspace: Workspace, fleet: Fleet, readings: Readings, notify: Notify) -> dict[HostName, Outcome]:

@@ -154,7 +154,8 @@ def _tell_fronts(workspace: Workspace, fleet: Fleet, host: Host, notify: Notify)
         Failed: one could not be told.
     """
     try:
-        told = converge(workspace, fleet, desired_of(workspace, workspace.mesh.edges), notify)
+        wanted = desired_of(workspace, workspace.mesh.edges)
+        told = converge(workspace, fleet, wanted, notify, for_now=host.name not in workspace.mesh.hosts)
         untold = [o for o in told.values() if not o.ok]
     except Failed as failed:
         untold = [failed_outcome(HostName(p.at), p) for p in failed.problems]

@@ -171,17 +171,20 @@ generation() {
     receive "$1" "$2" "$new/desired" && sync "$new"/*
 }
 
-# keep COUNT: what the host has now becomes its newest generation, one of COUNT that are kept.
+# keep COUNT: what the host has now becomes its newest generation, one of COUNT that are kept, unless that one is the same.
 keep() {
     local kept=$KEPT/generations numbers last
     mapfile -t numbers < <(numbered)
     last=${numbers[*]: -1}
+    [ "$(digest_of "$kept/new/desired")" != "$(digest_of "$kept/${last:-0}/desired")" ] || return 0
     mv -T -- "$kept/new" "$kept/$((${last:-0} + 1))" || return
     while [ ${#numbers[@]} -ge "$1" ]; do
         rm -rf -- "${kept:?}/${numbers[0]}" || return
         numbers=("${numbers[@]:1}")
     done
 }
+
+digest_of() { sha256sum 2>/dev/null <"$1"; }
 
 numbered() { (cd "$KEPT/generations" && printf '%s\n' [0-9]* | grep -x '[0-9]*' | sort -n); }
 

@@ -54,9 +54,11 @@ def test_a_good_change_is_rolled_back_and_forth_and_the_history_tells(moved: Tes
     assert answers(moved) == (404, 200)
     assert runs(moved)[0]["why"] == "two after all"
     moved.run("plan")
+    told = runs(moved)
     moved.on("front-envoy", "rm /etc/envoymesh/front/cds.yaml")
-    done = moved.run("rollback", "--to", runs(moved)[0]["run"])
+    done = moved.run("rollback", "--to", told[0]["run"])
     assert "2 unchanged, 1 changed" in done.stdout.splitlines(), "it is made so, whatever was done by hand"
+    assert runs(moved) == told, "which nothing but the audit log tells: it was to have that before"
     assert moved.run("rollback", "--to", last["run"]).stdout.splitlines()[-1] == "3 unchanged", "they are so already"
 
     moved.run("rollback", "--limit", "service2,edge", "--to", earlier["run"])
@@ -67,8 +69,9 @@ def test_a_good_change_is_rolled_back_and_forth_and_the_history_tells(moved: Tes
 
 
 def test_a_host_keeps_its_last_five_and_the_key_in_them_is_root_s(lab: TestMesh) -> None:
+    text = lab.inventory.read_text()
     for number in range(KEPT + 2):
-        lab.on("front-envoy", f"rm -f /etc/envoymesh/front/cds.yaml # {number}")
+        lab.inventory.write_text(text.replace("/service/2", f"/service/two-{number}"))
         lab.run("provision", "--limit", "edge")
     told = runs(lab, "--limit", "edge")
     numbers = [run["hosts"]["front-envoy"]["generation"] for run in told]

@@ -25,9 +25,10 @@ def boots(mesh: TestMesh) -> dict[str, str]:
 
 
 def test_hosts_of_a_service_boot_again_one_after_the_other_and_no_client_notices(two: TestMesh) -> None:
-    before = boots(two)
+    before, history = boots(two), two.run("history", "--json").stdout
     with load(two, "a reboot of both hosts", share=0.25) as seen:
         done = two.run("reboot", "service1")
+    assert two.run("history", "--json").stdout == history, "a rollback goes back behind the last change, not to it"
     assert seen.figures.failed == {}, seen.figures
     now = boots(two)
     assert {name for name in now if now[name] != before[name]} == {"service1-1", "service1-2"}

@@ -127,6 +127,13 @@ def test_the_last_run_is_that_of_any_host() -> None:
     assert run_named(hosts, "r2") is None
 
 
+def test_a_run_with_several_generations_of_a_host_is_one_run_which_ended_with_the_last_of_them() -> None:
+    host = kept(0, 3, 3)
+    assert last_run({HostName("a"): host, HostName("b"): kept(0, 2)}) == RUNS[3]
+    assert before(host, RUNS[3]) is host[0]
+    assert after(host, RUNS[3]) is host[2]
+
+
 def test_history_is_a_table_of_runs_the_last_one_first() -> None:
     long = replace(RUNS[3], name="20260131T124502Z-3fa9", who="somebody@a-box-with-a-long-name", why="w" * 90)
     hosts = {HostName("front-envoy"): (*kept(0), Generation(2, long, ("x", "y"))), HostName("service1-1"): kept(0)}

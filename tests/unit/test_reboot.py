@@ -96,7 +96,10 @@ class World:
             raise Failed(self.held)
         return dict.fromkeys(wanted, Reading(BARE, PLAN))
 
-    def _converge(self, workspace: Workspace, _fleet: Fleet, wanted: Desired, _notify: Notify) -> object:
+    def _converge(
+        self, workspace: Workspace, _fleet: Fleet, wanted: Desired, _notify: Notify, *, for_now: bool
+    ) -> object:
+        assert for_now == (workspace.mesh != self.workspace.mesh), "what is but for now is no generation"
         self.steps.append(" ".join(["told of", *(h.name for h in workspace.mesh.hosts.values() if not h.is_edge)]))
         begin(workspace, wanted)
         kind = self.told.pop(0) if self.told else OutcomeKind.CHANGED
