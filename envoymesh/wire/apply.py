@@ -199,7 +199,8 @@ def _unit_calls(plan: HostPlan, units: Sequence[Unit]) -> Iterator[Call]:
             case Change(action=Action.START | Action.RESTART):
                 yield Call(("restart", unit.name), unit.address, "unit/not-started")
             case Change(action=Action.RELOAD):
-                yield Call(("hot_restart", unit.name), unit.address, "unit/not-replaced")
+                at = f"{unit.probe.address}/{unit.probe.port}"
+                yield Call(("hot_restart", unit.name, at), unit.address, "unit/not-replaced")
             case Change():
                 yield Call(("enable", unit.name), unit.address, "apply/failed")
                 if unit.probe.stats:

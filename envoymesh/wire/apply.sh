@@ -215,8 +215,8 @@ restart() {
     enable "$1" && systemctl restart -- "$1"
 }
 
-# hot_restart UNIT: another process takes over from the one that runs, or that one goes on.
-hot_restart() { RELOADED+=("$1") && enable "$1" && systemctl reload -- "$1"; }
+# hot_restart UNIT ADDRESS/PORT: another process takes over from the one that runs, or that one goes on.
+hot_restart() { RELOADED+=("$1") && ADMIN=$2 && enable "$1" && systemctl reload -- "$1"; }
 
 # loaded ADDRESS/PORT TEXT...: every TEXT is a line of Envoy's text stats.
 loaded() {
@@ -295,7 +295,14 @@ taken_back() {
 }
 
 # goes_back UNIT: by a hot restart, too. Where that fails, what serves now is not what served before, and must end.
-goes_back() { systemctl reload -- "$1" || systemctl restart -- "$1"; }
+goes_back() { as_before "$1" || systemctl reload -- "$1" || systemctl restart -- "$1"; }
+
+# as_before UNIT: nothing was begun: what serves was started from the file that came back, and has its admin interface.
+as_before() {
+    local pid stamp
+    pid=$(systemctl show -p MainPID --value -- "$1") && stamp=$(grep -o 'ENVOYMESH_STAMP=.*' "/etc/systemd/system/$1") &&
+        grep -qzxF "$stamp" "/proc/$pid/environ" && asked "$ADMIN" GET /ready && [ -n "$ANSWER" ]
+}
 
 # came_back NEW PATH: a rename puts no directory where a file is.
 came_back() {

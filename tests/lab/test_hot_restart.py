@@ -148,16 +148,23 @@ dynamic_resources:
 """What Envoy finds valid, and then waits for ever for somebody to tell it the clusters: it has begun to take over."""
 
 
+SHARED = "/dev/shm/envoy_shared_memory_20"
+STARTING = f"printf '\\1' | dd of={SHARED} bs=1 seek=$(($(stat -c %s {SHARED}) - 8)) conv=notrunc status=none"
+"""Leaves the flag in the sidecar's shared memory that an Envoy leaves which was killed while it started."""
+
+
 @pytest.mark.parametrize(
-    ("file", "change"),
+    ("file", "change", "further"),
     [
-        pytest.param("-sidecar.service", lambda text: text.replace(b"--base-id 2", b"--base-id 7"), id="ends"),
-        pytest.param("/bootstrap.yaml", lambda _: STALLS, id="stalls"),
+        pytest.param("-sidecar.service", lambda text: text.replace(b"--base-id 2", b"--base-id 7"), 0, id="ends"),
+        pytest.param("/bootstrap.yaml", lambda _: STALLS, 1, id="stalls"),
+        pytest.param("/hot-restart", lambda text: text.replace(b"-lt 60 ]", b"-lt 2 ]", 1), 0, id="is not begun"),
     ],
 )
 def test_a_new_envoy_that_does_not_come_to_serve_leaves_the_old_one_serving(
-    fresh: TestMesh, file: str, change: Callable[[bytes], bytes]
+    fresh: TestMesh, file: str, change: Callable[[bytes], bytes], further: int
 ) -> None:
+    """Where the old one has lost its admin interface, it is followed by another one of its kind."""
     lab, host = fresh, HostName("service1-1")
     workspace = lab.workspace
     desired = desired_of(workspace, [workspace.mesh.hosts[host]])[host]
@@ -173,17 +180,21 @@ def test_a_new_envoy_that_does_not_come_to_serve_leaves_the_old_one_serving(
         return replace(resource, content=content.replace(stamp, other))
 
     before = envoy(lab, *SIDECAR)
+    if file == "/hot-restart":
+        on(lab, host, STARTING)
     with load(lab, "a new Envoy that does not come to serve", share=0.25) as seen:
         with workspace.fleet([workspace.mesh.hosts[host]]) as fleet:
             reading = read(fleet, host, [changed(r) for r in desired])
-            assert {c.effect for c in reading.plan.changes} == {Effect.HOT_RESTART}
+            assert {c.effect for c in reading.plan.changes} - {Effect.NONE} == {Effect.HOT_RESTART}
             with pytest.raises(Failed) as failed:
                 apply(fleet, reading, workspace, lambda _: None)
         [problem] = failed.value.problems
         assert problem.code == "unit/not-replaced"
         assert problem.now == "service1-1: what had been replaced was put back and serves again"
     assert seen.figures.failed == {}, seen.figures
-    assert envoy(lab, *SIDECAR).epoch == before.epoch + 1, "another one of the old kind, which has the admin interface"
+    after = envoy(lab, *SIDECAR)
+    assert after.epoch == before.epoch + further
+    assert (after.pid == before.pid) == (further == 0)
     lab.run("plan")
 
 
