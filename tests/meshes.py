@@ -83,6 +83,10 @@ class TestMesh:
         """Return a text as the tool prints it for this inventory: its commands name it."""
         return of_inventory(text, str(self.inventory))
 
+    def width(self, text: str) -> int:
+        """Return how wide a text of the tool would be for an inventory in the folder where it is run."""
+        return max(map(len, text.replace(f" --inventory {self.inventory}", "").splitlines()))
+
     def run(self, *words: str, code: int | None = 0, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
         """Run a task; it must exit with `code`, unless that is None."""
         done = subprocess.run(

@@ -224,7 +224,7 @@ def test_status_shows_the_worst_first_and_why(mesh: TestMesh) -> None:
     lines = mesh.run("status").stdout.splitlines()
     assert [line.split()[0] for line in lines if "DEGRADED" in line] == ["front-envoy", "service2-1"]
     assert "DEGRADED" in lines[1]
-    assert max(map(len, lines)) <= 100
+    assert mesh.width("\n".join(lines)) <= 100
     assert "service2-1: envoymesh-sidecar.service is inactive" in lines
     rows = {row["host"]: row for row in document(mesh.run("status", "--json").stdout)["hosts"]}
     assert list(rows) == list(mesh.workspace.mesh.hosts)

@@ -251,7 +251,7 @@ def test_status_tells_every_host_within_100_columns(lab: TestMesh) -> None:
     for name, host in lab.workspace.mesh.hosts.items():
         assert name in text
         assert str(host.address) in text
-    assert max(map(len, text.splitlines())) <= 100
+    assert lab.width(text) <= 100
     rows = document(lab.run("status", "--json").stdout)
     assert {row["host"] for row in rows["hosts"]} == set(lab.workspace.mesh.hosts)
 
