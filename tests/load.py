@@ -33,7 +33,7 @@ CLIENT = 250
 AROUND_S = 2.0
 """There is load for so long before the operation, and after it."""
 
-LEAST_S, LONGEST_S = 14, 300
+LEAST_S, LONGEST_S = 12, 300
 """How long there is load at least, so that there are requests enough, and at most."""
 
 PATIENCE_S = 30

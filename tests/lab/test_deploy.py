@@ -146,22 +146,6 @@ def kept(lab: TestMesh) -> list[str]:
     return [run["run"] for run in document(lab.run("history", "--limit", "service1", "--json").stdout)["runs"]]
 
 
-def test_what_is_cut_off_between_start_and_switch_is_completed(first: TestMesh, tmp_path: Path) -> None:
-    slow = release(tmp_path, "slow", start="import time; time.sleep(8)")
-    with load(first, "a deploy that is cut off", share=0.25) as seen:
-        with first.start("deploy", "service1", "--from", str(slow), "--release", "slow", "--verbose") as process:
-            assert process.stderr is not None
-            for line in process.stderr:
-                if "waits for unit:envoymesh-app-" in line:
-                    process.kill()
-                    first.on(HOST, "kill -9 $(ls /run/envoymesh | grep -x '[0-9]*')")
-        assert len(units(first)) == 2
-        assert first.release() == "first"
-        first.run("provision")
-    assert seen.figures.failed == {}
-    is_whole(first, "slow")
-
-
 def test_an_application_of_an_earlier_release_of_the_tool_is_left_without_loss(first: TestMesh) -> None:
     """Its unit was `envoymesh-app.service`, on 127.0.0.1."""
     (unit,) = units(first)

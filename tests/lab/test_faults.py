@@ -240,9 +240,7 @@ def burst_of_connections(lab: TestMesh, site: Site) -> None:
 
 
 def operator_dead_in_provision(lab: TestMesh, _: Site) -> None:
-    """While listeners are replaced, and while Envoys are."""
-    with edited(lab, "templates/front/lds.yaml.j2", "request_timeout: 300s", "request_timeout: 299s"):
-        dies(lab, "front-envoy +renames", "provision")
+    """While Envoys are replaced."""
     with edited(lab, "templates/macros.j2", '("disable_http_keepalive", 0.92)', '("disable_http_keepalive", 0.91)'):
         dies(lab, "front-envoy +hot restarts", "provision")
     lab.run("provision")
@@ -271,7 +269,7 @@ def operator_dead_in_a_reboot(lab: TestMesh, _: Site) -> None:
 
 def dies(lab: TestMesh, step: str, *words: str, again: Sequence[str] = ()) -> None:
     """Let the operator's box die at a step of a task, and have the task, or another, complete it later."""
-    cut_off(lab, signal.SIGKILL, step, *words, "--verbose", is_last=step.endswith("renames"))
+    cut_off(lab, signal.SIGKILL, step, *words, "--verbose")
     time.sleep(DEAD_S)
     lab.run(*(again or words))
     lab.run("plan")

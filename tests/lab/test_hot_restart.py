@@ -110,7 +110,6 @@ def test_a_downgrade_and_an_upgrade_are_hot_restarts_and_the_plan_says_so(
         first = envoys[0].epoch
         assert [e.epoch for e in envoys] == [first, first + 1, first + 2]
         assert len({e.pid for e in envoys}) == 3
-    eventually(lambda: alone(lab, *FRONT), within_s=60, what="the end of the old one, by itself")
 
 
 @pytest.mark.parametrize("place", [FRONT, SIDECAR], ids=lambda place: place[1])
@@ -158,13 +157,16 @@ STARTING = f"printf '\\1' | dd of={SHARED} bs=1 seek=$(($(stat -c %s {SHARED}) -
     [
         pytest.param("-sidecar.service", lambda text: text.replace(b"--base-id 2", b"--base-id 7"), 0, id="ends"),
         pytest.param("/bootstrap.yaml", lambda _: STALLS, 1, id="stalls"),
-        pytest.param("/hot-restart", lambda text: text.replace(b"-lt 60 ]", b"-lt 2 ]", 1), 0, id="is not begun"),
+        pytest.param("/hot-restart", lambda text: text, 0, id="is not begun"),
     ],
 )
 def test_a_new_envoy_that_does_not_come_to_serve_leaves_the_old_one_serving(
     fresh: TestMesh, file: str, change: Callable[[bytes], bytes], further: int
 ) -> None:
-    """Where the old one has lost its admin interface, it is followed by another one of its kind."""
+    """Where the old one has lost its admin interface, it is followed by another one of its kind.
+
+    The script that waits for the new one for a minute does so for some seconds here.
+    """
     lab, host = fresh, HostName("service1-1")
     workspace = lab.workspace
     desired = desired_of(workspace, [workspace.mesh.hosts[host]])[host]
@@ -177,6 +179,7 @@ def test_a_new_envoy_that_does_not_come_to_serve_leaves_the_old_one_serving(
         if not isinstance(resource, File):
             return resource
         content = change(resource.content) if resource.path.endswith(file) else resource.content
+        content = content.replace(b"-lt 60 ]", b"-lt 5 ]") if resource.path.endswith("/hot-restart") else content
         return replace(resource, content=content.replace(stamp, other))
 
     before = envoy(lab, *SIDECAR)

@@ -127,6 +127,7 @@ def test_flags_say_how_many_at_a_time(three: TestMesh) -> None:
     assert "batch" not in done.stderr
     assert "3 changed" in done.stdout.splitlines()
     three.inventory.write_text(before)
+    three.none_drains()
     assert "problem task/bad-argument" in three.run("provision", "--max-parallel", "0", code=1).stderr
     told = three.run("provision", "--limit", "service1", "--canary", "1", "--max-parallel", "100%").stderr
     assert "batch 1 of 2: service1-1\n" in told

@@ -122,7 +122,7 @@ def test_creating_again_changes_nothing_and_asks_vagrant_nothing(shared: Site, m
     assert {host: shared.boot_id(host) for host in shared.hosts} == before
 
 
-def test_published_ports_lead_to_the_edge_before_and_after_its_reboot(shared: Site) -> None:
+def test_a_stopped_machine_keeps_its_disk_and_published_ports_lead_to_it_again(shared: Site) -> None:
     def serve() -> None:
         for text, where, port in (("front", str(shared.edge.address), 8080), ("admin", "127.0.0.1", 8001)):
             run(shared.maker, shared.edge, SERVER.format(text=text, address=where, port=port), timeout_s=60)
@@ -130,17 +130,13 @@ def test_published_ports_lead_to_the_edge_before_and_after_its_reboot(shared: Si
             eventually(lambda text=text, port=port: get(port, 60) == text, 60 * SLOW, f"the {text} answers")  # type: ignore[misc]
 
     serve()
-    shared.reboot(shared.edge)
-    serve()
-
-
-def test_a_stopped_machine_keeps_its_disk(shared: Site) -> None:
     before = shared.boot_id(shared.edge)
     run(shared.maker, shared.edge, "echo kept > /root/kept && sync && systemctl poweroff --no-block")
     eventually(lambda: BENCH.is_off(shared.mesh, shared.state), 60 * SLOW, "the edge is off")
     shared.create()
     assert run(shared.maker, shared.edge, "cat /root/kept") == "kept"
     assert shared.boot_id(shared.edge) != before
+    serve()
 
 
 def test_the_names_of_another_checkout_are_left_alone(shared: Site, tmp_path: Path) -> None:
