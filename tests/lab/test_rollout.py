@@ -97,22 +97,6 @@ def test_as_many_may_fail_as_the_inventory_allows(three: TestMesh, a_change: Cal
     three.run("plan")
 
 
-def test_a_good_change_goes_from_batch_to_batch_and_no_client_notices(
-    three: TestMesh, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("roles.service.OPEN_FILES", 60000)
-    before, told = processes(three), list[str]()
-    with load(three, "a change in batches", share=0.25) as seen:
-        became = rolled_out(three, "{canary: 1, max_parallel: 2}", told)
-    assert set(became.values()) == {OutcomeKind.CHANGED}
-    assert all_but_uploads(seen.figures) == {}, seen.figures
-    assert all(now != before[name] for name, now in processes(three).items())
-    assert [text for text in told if text.startswith(": batch")] == [
-        ": batch 1 of 2: service1-1",
-        ": batch 2 of 2: service1-2 and service1-3",
-    ]
-
-
 def test_the_only_host_of_a_service_is_put_back_too(lab: TestMesh, a_change: Callable[[str], None]) -> None:
     a_change("/elsewhere")
     assert rolled_out(lab, "{}", []) == {"service1-1": OutcomeKind.FAILED}
