@@ -160,8 +160,8 @@ def apply(fleet: Fleet, reading: Reading, workspace: Workspace, notify: Notify) 
             raise Failed(_moved(plan.host))
         notify(Event(plan.host, "another apply has changed it meanwhile; reading once more"))
         once_more = read(fleet, plan.host, plan.desired, run=workspace.run if reading.lock else None)
-        reading = replace(once_more, takes_back=reading.takes_back)
-        plan = reading.plan
+        plan = replace(once_more.plan, alone=plan.alone)
+        reading = replace(once_more, plan=plan, takes_back=reading.takes_back)
     return Outcome(plan.host, OutcomeKind.UNCHANGED)
 
 
