@@ -144,6 +144,6 @@ def read_as_before(workspace: Workspace, fleet: Fleet, host: HostName) -> Readin
     earlier = kept[:-1] if its_own else kept
     if not earlier:
         what, now = f"`{host}` does not keep what it had before", f"{host}: the change is live"
-        raise Failed(Problem("rollout/nothing-kept", what, host, now=now))
+        raise Failed(Problem("rollout/nothing-kept", what, host, now=now, hint=f"./mesh plan --limit {host}"))
     reading = read(fleet, host, had(fleet, host, earlier[-1].number), run=workspace.run)
     return replace(reading, takes_back=its_own)
