@@ -340,12 +340,18 @@ def _measure_path(runs: int, notify: Notify) -> Measured:
 def _measure_settings(runs: int, notify: Notify) -> Measured:
     with _traffic("settings", notify) as traffic:
 
-        def variant(name: str) -> Mapping[str, float]:
-            with traffic.changed(VARIANTS[name]):
-                return traffic.sample(path.MESH, path.OPEN, name)
+        def own() -> Mapping[str, float]:
+            return traffic.sample(path.MESH, path.OPEN)
 
-        whole = [partial(traffic.sample, who, path.OPEN) for who in (path.MESH, path.SANDBOX)]
-        return _in_turn([*whole, *(partial(variant, name) for name in VARIANTS)], runs, notify)
+        def sandbox() -> Mapping[str, float]:
+            return path.beside(own(), traffic.sample(path.SANDBOX, path.OPEN), path.SANDBOX)
+
+        def variant(name: str) -> Mapping[str, float]:
+            before = own()
+            with traffic.changed(VARIANTS[name]):
+                return path.beside(before, traffic.sample(path.MESH, path.OPEN, name), name)
+
+        return _in_turn([own, sandbox, *(partial(variant, name) for name in VARIANTS)], runs, notify)
 
 
 def _in_turn(turns: Sequence[Sampler], runs: int, notify: Notify) -> Measured:

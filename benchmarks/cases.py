@@ -181,9 +181,10 @@ CASES = {
         Case(
             "settings",
             "what the data path's settings cost",
-            f"The mesh's configuration, and the same without one of its settings at a time, over {path.OPEN} "
-            "connections, beside the sandbox's on the same hosts. CPU is the processor time of both Envoys for each "
-            "request.",
+            "The mesh's configuration, the same with one of its settings left out or another, and the sandbox's, on "
+            f"the same hosts over {path.OPEN} connections. Each is sampled right after the mesh's own configuration; "
+            "the second figure is its requests divided by that one's, the median of all rounds. CPU is the processor "
+            "time of both Envoys for each request.",
             lambda of: [],
             (path.SETTINGS_HEAD, path.settings_rows),
         ),

@@ -21,18 +21,26 @@ FIGURES = {
 """Each figure and its unit: requests per second, their times, processor time of both Envoys and of the application for
 each request, memory (RSS) of each Envoy."""
 
+BESIDE = "beside"
+"""Requests per second, in times those of the mesh's own configuration, which was sampled right before."""
+
 HEAD = ("open", "contestant", "requests", "p50", "p99", "CPU: Envoys", "app", "RSS: front", "sidecar")
 
-
-SETTINGS_HEAD = ("configuration", "requests", "p50", "p99", "CPU: Envoys")
+SETTINGS_HEAD = ("configuration", "requests", f"of {MESH}'s", "p50", "p99", "CPU: Envoys")
 OPEN = 32
 """How many connections there are when single settings are compared."""
 
 
 def settings_rows(measured: Mapping[str, Series]) -> list[Sequence[str]]:
     """Return a line for the mesh's configuration, each variant of it, and the sandbox's, with medians."""
-    figures = ("requests", "p50", "p99", "envoys")
+    figures = ("requests", BESIDE, "p50", "p99", "envoys")
     return [(name, *(_cell(measured, name, OPEN, f) for f in figures)) for name in (MESH, *VARIANTS, SANDBOX)]
+
+
+def beside(own: Mapping[str, float], other: Mapping[str, float], name: str) -> dict[str, float]:
+    """Return a sample of another configuration with its requests in times those of the mesh's own sample."""
+    times = requests(other, name, OPEN) / requests(own, MESH, OPEN)
+    return {**other, key(name, OPEN, BESIDE): times}
 
 
 def key(contestant: str, connections: int, figure: str) -> str:
@@ -42,7 +50,7 @@ def key(contestant: str, connections: int, figure: str) -> str:
 
 def unit(series: str) -> str:
     """Return the unit of a series."""
-    return FIGURES[series.rpartition(", ")[2]]
+    return {**FIGURES, BESIDE: " times"}[series.rpartition(", ")[2]]
 
 
 def requests(of: Mapping[str, float], contestant: str, connections: int) -> float:

@@ -18,7 +18,7 @@ from benchmarks.variants import FILES, Edit
 from envoymesh.problems import Failed, Problem
 
 FRONT, SIDECAR = "front-envoy", "service1-1"
-SECONDS = 3
+SECONDS = 2
 PATH = "/service/1"
 CONFIG = "/etc/envoymesh"
 TICKS_PER_S = 100

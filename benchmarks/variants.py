@@ -1,4 +1,4 @@
-"""Variants: the mesh's configuration without one of its settings, to see what that one costs. Pure."""
+"""Variants: the mesh's configuration with one of its settings left out or another, to see what it costs. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -42,16 +42,49 @@ def _few_stats(path: str, content: Any) -> None:
             mapping["dynamic_stats"] = False
 
 
-VARIANTS: Mapping[str, Edit] = {
+def _unchecked(path: str, content: Any) -> None:
+    for mapping in _mappings(content):
+        mapping.pop("health_checks", None)
+        mapping.pop("outlier_detection", None)
+
+
+def _own_windows(path: str, content: Any) -> None:
+    for mapping in _mappings(content):
+        for name in ("max_concurrent_streams", "initial_stream_window_size", "initial_connection_window_size"):
+            mapping.pop(name, None)
+
+
+def _connect_each_time(path: str, content: Any) -> None:
+    for mapping in _mappings(content) if path == "sidecar/cds.yaml" else []:
+        if "common_http_protocol_options" in mapping:
+            mapping["common_http_protocol_options"]["max_requests_per_connection"] = 1
+
+
+LESS: Mapping[str, Edit] = {
     "no access log": _without("access_log"),
-    "every request in the sidecar's access log, too": _log_all,
-    "no retries": _without("retry_policy"),
+    "no retries": _without("retry_policy", "hedge_policy"),
     "no limits of time": _without(*TIMES),
     "paths and headers as they come": _without(*PATHS),
     "no statistics by answer": _few_stats,
-    "HTTP/1.1 between them": _http1,
+    "no health checks, no outlier detection": _unchecked,
 }
-"""By what is different: the settings that every request meets."""
+"""By what is left out: the settings that every request meets, which the sandbox does without."""
+
+
+def _none_of_these(path: str, content: Any) -> None:
+    for edit in LESS.values():
+        edit(path, content)
+
+
+VARIANTS: Mapping[str, Edit] = {
+    **LESS,
+    "none of all these": _none_of_these,
+    "each request in the sidecar's log, too": _log_all,
+    "HTTP/2 with Envoy's own limits": _own_windows,
+    "HTTP/1.1 between front and sidecar": _http1,
+    "a new connection to the application": _connect_each_time,
+}
+"""By what is different: settings left out, then settings as they could be as well."""
 
 FILES = tuple(f"{process}/{name}.yaml" for process in ("front", "sidecar") for name in ("cds", "rds", "lds"))
 

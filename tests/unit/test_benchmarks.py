@@ -171,6 +171,22 @@ def test_the_data_path_has_a_line_for_each_contestant_and_must_be_as_fast_as_the
     assert max(map(len, lines)) <= 100
 
 
+def test_a_setting_is_told_in_times_the_mesh_s_own_configuration_right_before() -> None:
+    own = {path.key(path.MESH, path.OPEN, "requests"): 4000.0}
+    samples = {
+        name: path.beside(own, {path.key(name, path.OPEN, figure): 5000.0 for figure in path.FIGURES}, name)
+        for name in (*VARIANTS, path.SANDBOX)
+    }
+    measured = {
+        series: Series((value,), path.unit(series)) for sample in samples.values() for series, value in sample.items()
+    }
+    lines = terminal([Result(CASES["settings"], measured)]).splitlines()
+    shown = [line for line in lines if " times " in line]
+    assert len(shown) == len(VARIANTS) + 1
+    assert all("5000 /s" in line and "1.25 times" in line for line in shown)
+    assert max(map(len, lines)) <= 100
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_each_setting_that_is_compared_is_there(name: str) -> None:
     files = {path: file for resources in desired_of().values() for path, file in files_of(resources).items()}
