@@ -296,6 +296,7 @@ def status(c: Context, timeout: str = "", json: bool = False, inventory: str = "
     host="name of a machine that exists already",
     address="mesh address of that machine",
     lock_wait=LOCK_WAIT,
+    json=JSON,
     inventory=INVENTORY,
 )
 def add_service_host(  # noqa: PLR0913, PLR0917 - one parameter for each flag
@@ -305,6 +306,7 @@ def add_service_host(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     host: str = "",
     address: str = "",
     lock_wait: str = "",
+    json: bool = False,
     inventory: str = "inventory.yaml",
 ) -> partial[int]:
     """Add hosts to a service, and enter them into the front's endpoints once they are ready.
@@ -317,8 +319,10 @@ def add_service_host(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     return work("add_service_host", inventory, service, count, existing, lock_wait)
 
 
-@command(name="remove-service-host", tells=True, host=HOST, lock_wait=LOCK_WAIT, inventory=INVENTORY)
-def remove_service_host(c: Context, host: str, lock_wait: str = "", inventory: str = "inventory.yaml") -> partial[int]:
+@command(name="remove-service-host", tells=True, host=HOST, lock_wait=LOCK_WAIT, json=JSON, inventory=INVENTORY)
+def remove_service_host(
+    c: Context, host: str, lock_wait: str = "", json: bool = False, inventory: str = "inventory.yaml"
+) -> partial[int]:
     """Take a host out of the front's endpoints, then stop it.
 
     A machine that was made for the mesh is destroyed; another loses what was put on it.
@@ -328,8 +332,10 @@ def remove_service_host(c: Context, host: str, lock_wait: str = "", inventory: s
     return work("remove_service_host", inventory, host, lock_wait)
 
 
-@command(tells=True, target="SERVICE=NUMBER", lock_wait=LOCK_WAIT, inventory=INVENTORY)
-def scale(c: Context, target: str, lock_wait: str = "", inventory: str = "inventory.yaml") -> partial[int]:
+@command(tells=True, target="SERVICE=NUMBER", lock_wait=LOCK_WAIT, json=JSON, inventory=INVENTORY)
+def scale(
+    c: Context, target: str, lock_wait: str = "", json: bool = False, inventory: str = "inventory.yaml"
+) -> partial[int]:
     """Bring a service to a number of hosts, up or down.
 
     Example: ./mesh scale service1=3
@@ -342,10 +348,16 @@ def scale(c: Context, target: str, lock_wait: str = "", inventory: str = "invent
     hosts="hosts, services, `edge`, or globs such as 'front-*'; with commas",
     force="also where nobody stands in: requests fail until the host is back",
     lock_wait=LOCK_WAIT,
+    json=JSON,
     inventory=INVENTORY,
 )
-def reboot(
-    c: Context, hosts: str, force: bool = False, lock_wait: str = "", inventory: str = "inventory.yaml"
+def reboot(  # noqa: PLR0913, PLR0917 - one parameter for each flag
+    c: Context,
+    hosts: str,
+    force: bool = False,
+    lock_wait: str = "",
+    json: bool = False,
+    inventory: str = "inventory.yaml",
 ) -> partial[int]:
     """Boot hosts again, one by one, so that no request is lost.
 
@@ -363,9 +375,12 @@ def reboot(
     tells=True,
     ca="by a new certificate authority: clients of the old one and of the new one accept them",
     lock_wait=LOCK_WAIT,
+    json=JSON,
     inventory=INVENTORY,
 )
-def renew(c: Context, ca: bool = False, lock_wait: str = "", inventory: str = "inventory.yaml") -> partial[int]:
+def renew(
+    c: Context, ca: bool = False, lock_wait: str = "", json: bool = False, inventory: str = "inventory.yaml"
+) -> partial[int]:
     """Renew the fronts' certificates now, with no connection closed.
 
     `provision` renews one by itself in the last third of its year.

@@ -31,6 +31,9 @@ CONTEXTS: dict[str, Any] = {str(context.name): context for context in COLLECTION
 
 WIDTH = 100
 
+PRINTS_TEXT_ALONE = {"up", "down", "exec", "shell", "admin", "bench", "test", "vagrant-box"}
+"""Tasks that print several things, what a host or a program prints, or nothing that is an answer."""
+
 
 def examples(name: str) -> list[str]:
     """Return the commands that the task's docstring shows."""
@@ -65,6 +68,11 @@ def test_each_parameter_is_a_long_flag_with_help(name: str) -> None:
     for parameter in CONTEXTS[name].args.values():
         assert [flag for flag in parameter.names if len(flag) == 1] == []
         assert parameter.help, f"{parameter.name}: no help"
+
+
+@pytest.mark.parametrize("name", sorted(set(TASKS) - PRINTS_TEXT_ALONE))
+def test_what_it_answers_can_be_had_as_json(name: str) -> None:
+    assert "json" in CONTEXTS[name].args
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -126,7 +126,8 @@ def other_processes(mesh: TestMesh) -> None:
 
 
 def reboots(mesh: TestMesh) -> None:
-    mesh.run("reboot", "edge")
+    rebooted = document(mesh.run("reboot", "edge", "--json").stdout)
+    assert {host["host"]: host["outcome"] for host in rebooted["hosts"]} == dict.fromkeys(EDGES, "changed")
 
 
 def scales(mesh: TestMesh) -> None:
@@ -134,7 +135,8 @@ def scales(mesh: TestMesh) -> None:
     mesh.run("check")
     members = {h["host"]: h["members"] for h in document(mesh.run("status", "--json").stdout)["hosts"] if h["members"]}
     assert {edge: m["service1"]["healthy"] for edge, m in members.items()} == dict.fromkeys(EDGES, 2)
-    mesh.run("scale", "service1=1")
+    left = document(mesh.run("scale", "service1=1", "--json").stdout)
+    assert {host["host"] for host in left["hosts"]} == {*EDGES, "service1-2"}
 
 
 @pytest.mark.parametrize("change", [other_listeners, other_processes, reboots, scales])

@@ -11,7 +11,7 @@ from envoymesh.machines.nspawn import Nspawn
 from envoymesh.model.mesh import Mesh
 from tests.labs import lab, run, small_mesh
 from tests.layers import ROOT
-from tests.meshes import TestMesh
+from tests.meshes import TestMesh, document
 from tests.transport.terminal import terminal
 
 INVENTORY = """\
@@ -57,6 +57,11 @@ class Hosts(TestMesh):
         return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20).stdout
 
 
+def answering(hosts: Hosts) -> set[str]:
+    """Return the different answers to twenty requests."""
+    return {hosts.curl("/service/1") for _ in range(20)}
+
+
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     folder = tmp_path_factory.mktemp("existing")
@@ -79,13 +84,16 @@ def test_a_user_with_sudo_and_another_shell_is_enough(hosts: Hosts) -> None:
 
 def test_an_existing_machine_is_added_and_removed_with_all_that_was_put_on_it(hosts: Hosts) -> None:
     before, found = hosts.inventory.read_text(), hosts.as_root("10.97.0.12", FOUND)
-    hosts.run("add-service-host", "service1", "--host", "shop-2", "--address", "10.97.0.12")
+    add = ("add-service-host", "service1", "--host", "shop-2", "--address", "10.97.0.12")
+    added = document(hosts.run(*add, "--json").stdout)
+    changed = {host["host"]: host["outcome"] for host in added["hosts"]}
+    assert changed == {"shop-2": "changed", "front": "changed"}
     assert "  shop-2: {service: service1, address: 10.97.0.12}\n" in hosts.inventory.read_text()
-    answers = {hosts.curl("/service/1") for _ in range(20)}
-    assert len(answers) == 2
-    hosts.run("remove-service-host", "shop-2")
+    assert len(answering(hosts)) == 2
+    removed = document(hosts.run("remove-service-host", "shop-2", "--json").stdout)
+    assert (removed["exit_code"], removed["counts"]["failed"]) == (0, 0)
     assert hosts.inventory.read_text() == before
-    assert {hosts.curl("/service/1") for _ in range(20)} < answers
+    assert len(answering(hosts)) == 1
     assert hosts.as_root("10.97.0.12", FOUND) == found
 
 
@@ -104,7 +112,7 @@ def test_a_host_that_does_not_answer_any_more_can_be_removed_and_cleaned_later(h
     assert hosts.own(f"./mesh {' '.join(add)}") in done.stderr
     assert hosts.inventory.read_text() == before
     hosts.run("plan")
-    assert len({hosts.curl("/service/1") for _ in range(20)}) == 1
+    assert len(answering(hosts)) == 1
     hosts.run(*add)
     hosts.run("remove-service-host", "shop-2")
     assert hosts.as_root("10.97.0.12", FOUND) == found
