@@ -17,11 +17,40 @@ HOST = "service1-1"
 ASKED_BY_A_FRONT = "'Envoy/HC' in request.headers.get('user-agent', '')"
 
 
+@pytest.fixture
+def two(lab: TestMesh) -> Iterator[TestMesh]:
+    """The mesh of the other tests with two hosts of service1, which run what is in the project's folder."""
+    lab.run("scale", "service1=2")
+    yield lab
+    lab.run("scale", "service1=1")
+
+
+def test_without_a_release_before_hosts_get_back_the_code_that_they_had(two: TestMesh) -> None:
+    text, before = two.inventory.read_text(), kept(two)
+    condition = f"socket.gethostname() == 'service1-2' and {ASKED_BY_A_FRONT}"
+    ill = f"{HEALTH.replace('_:', 'request:')}        if {condition}: raise OSError\n"
+    with edited(two, "service/app.py", HEALTH, ill):
+        done = two.run("deploy", "service1", code=1)
+    assert "batch 1 of 2: service1-1" in done.stderr
+    assert re.search(r"(?m)^service1-1 +failed +deploy/taken-back$", done.stdout)
+    assert re.search(r"(?m)^service1-2 +failed +rollout/not-healthy$", done.stdout)
+    assert "inventory.yaml has no release of service1 again: `provision` gives it what is in service/" in done.stderr
+    assert two.inventory.read_text() == text
+    assert kept(two)[0] == before[0], "what was taken back is not history, though the oldest may be gone for it"
+    two.run("plan")
+
+
+def kept(lab: TestMesh) -> list[str]:
+    """Return the runs that are still to be seen on hosts."""
+    return [run["run"] for run in document(lab.run("history", "--limit", "service1", "--json").stdout)["runs"]]
+
+
 @pytest.fixture(scope="module")
 def deployed(running: TestMesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestMesh]:
     """The mesh of the other tests with a release `first` of service1."""
     text = running.inventory.read_text()
     deploy(running, release(tmp_path_factory.mktemp("releases"), "first"))
+    is_whole(running, "first")
     yield running
     running.inventory.write_text(text)
     running.run("up")
@@ -31,7 +60,6 @@ def deployed(running: TestMesh, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def first(deployed: TestMesh) -> Iterator[TestMesh]:
     """The mesh with that release, which every test leaves there."""
     text = deployed.inventory.read_text()
-    is_whole(deployed, "first")
     yield deployed
     if deployed.inventory.read_text() != text or deployed.run("plan", code=None).returncode != 0:
         deployed.inventory.write_text(text)
@@ -94,47 +122,6 @@ def test_a_release_that_the_front_does_not_find_healthy_goes_back(first: TestMes
     assert "was given back what it had before" in host["problem"]["now"]
     assert first.inventory.read_text() == text
     is_whole(first, "first")
-
-
-@pytest.fixture
-def two(first: TestMesh) -> Iterator[TestMesh]:
-    """The mesh with two hosts of service1."""
-    first.run("scale", "service1=2")
-    yield first
-    first.run("scale", "service1=1")
-
-
-@pytest.fixture
-def nameless(two: TestMesh) -> Iterator[TestMesh]:
-    """The mesh with two hosts of service1, which run what is in the project's folder."""
-    text = two.inventory.read_text()
-    without = re.sub(', release: "?first"?', "", text)
-    assert without != text
-    two.inventory.write_text(without)
-    two.run("provision")
-    yield two
-    two.inventory.write_text(text)
-    two.run("provision")
-
-
-def test_without_a_release_before_hosts_get_back_the_code_that_they_had(nameless: TestMesh) -> None:
-    text, before = nameless.inventory.read_text(), kept(nameless)
-    condition = f"socket.gethostname() == 'service1-2' and {ASKED_BY_A_FRONT}"
-    ill = f"{HEALTH.replace('_:', 'request:')}        if {condition}: raise OSError\n"
-    with edited(nameless, "service/app.py", HEALTH, ill):
-        done = nameless.run("deploy", "service1", code=1)
-    assert "batch 1 of 2: service1-1" in done.stderr
-    assert re.search(r"(?m)^service1-1 +failed +deploy/taken-back$", done.stdout)
-    assert re.search(r"(?m)^service1-2 +failed +rollout/not-healthy$", done.stdout)
-    assert "inventory.yaml has no release of service1 again: `provision` gives it what is in service/" in done.stderr
-    assert nameless.inventory.read_text() == text
-    assert kept(nameless)[0] == before[0], "what was taken back is not history, though the oldest may be gone for it"
-    nameless.run("plan")
-
-
-def kept(lab: TestMesh) -> list[str]:
-    """Return the runs that are still to be seen on hosts."""
-    return [run["run"] for run in document(lab.run("history", "--limit", "service1", "--json").stdout)["runs"]]
 
 
 def test_an_application_of_an_earlier_release_of_the_tool_is_left_without_loss(first: TestMesh) -> None:
