@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from envoymesh.problems import of_inventory
 from envoymesh.run.interrupt import STOPS
 from envoymesh.run.workspace import Workspace, open_workspace
-from tests.labs import eventually, free_ports
+from tests.labs import eventually, free_ports, run
 from tests.layers import ROOT
 
 INVENTORY = """\
@@ -120,10 +121,19 @@ class TestMesh:
         """Run a command on a host; it must exit with `code`; return what it printed."""
         return self.run("exec", host, command, code=code).stdout
 
+    def on_all(self, script: str) -> list[str]:
+        """Run a script on all hosts at once, over a login of the provider; return what each printed."""
+        workspace = self.workspace
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(lambda host: run(workspace.provider, host, script), workspace.mesh.hosts.values()))
+
+    def stop_envoys(self) -> None:
+        """Stop all Envoys: what puts the mesh back then starts them, and need not wait until those before have gone."""
+        self.on_all("systemctl stop 'envoymesh-[fs]*'")
+
     def none_drains(self) -> None:
         """Start all Envoys anew: the next hot restart has none to wait for that the last one has left to drain."""
-        for host in self.workspace.mesh.hosts:
-            self.on(host, "systemctl restart 'envoymesh-[fs]*'")
+        self.on_all("systemctl restart 'envoymesh-[fs]*'")
         eventually(lambda: self.get("/service/1")[0] == 200, what="an answer of all that was started anew")
 
     def application(self, host: str) -> str:

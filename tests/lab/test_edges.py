@@ -14,7 +14,7 @@ from envoymesh.model.ports import HEALTH_PATH
 from envoymesh.transport.dial import dial
 from tests.lab.test_bad_hosts import REFUSES, ssh_that
 from tests.labs import eventually
-from tests.meshes import TestMesh, document, up
+from tests.meshes import TestMesh, document
 
 SECOND = "  front-2: {role: edge, address: 10.84.0.11}\n"
 LEAVE_S = 3
@@ -23,12 +23,15 @@ EDGES = {"front-envoy": "10.84.0.10", "front-2": "10.84.0.11"}
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestMesh]:
-    with up(tmp_path_factory.mktemp("edges"), provider="nspawn", network=84) as mesh:
-        text = mesh.inventory.read_text()
-        assert text.endswith("31}\n")
-        mesh.inventory.write_text(text.replace("services:", f"front: {{leave_s: {LEAVE_S}}}\nservices:", 1) + SECOND)
+    mesh = TestMesh(tmp_path_factory.mktemp("edges"), provider="nspawn", network=84)
+    text = mesh.inventory.read_text()
+    assert text.endswith("31}\n")
+    mesh.inventory.write_text(text.replace("services:", f"front: {{leave_s: {LEAVE_S}}}\nservices:", 1) + SECOND)
+    try:
         mesh.run("up")
         yield mesh
+    finally:
+        mesh.run("down")
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ def two(running: TestMesh) -> Iterator[TestMesh]:
     text = running.inventory.read_text()
     yield running
     running.inventory.write_text(text)
-    running.run("provision")
+    running.run("up")
 
 
 class Balancer:
@@ -151,6 +154,8 @@ def test_edges_change_one_at_a_time_and_no_client_notices(two: TestMesh, change:
     for edge, seen in balancer.seen.items():
         assert seen == {200} if change is scales else {200, 503} <= seen, edge
     two.run("plan", "--limit", "edge")
+    if change is other_processes:
+        two.stop_envoys()
 
 
 def test_clients_do_notice_an_edge_that_is_restarted_by_hand(two: TestMesh) -> None:

@@ -41,7 +41,7 @@ def a_listener(lab: TestMesh) -> Generator[None, None, None]:
 def a_bootstrap(lab: TestMesh) -> Generator[None, None, None]:
     with edited(lab, "templates/macros.j2", '("disable_http_keepalive", 0.92)', '("disable_http_keepalive", 0.91)'):
         yield
-    lab.none_drains()
+    lab.stop_envoys()
 
 
 def an_envoy_that_cannot_take_over(lab: TestMesh) -> Generator[None, None, None]:
