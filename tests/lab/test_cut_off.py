@@ -4,7 +4,6 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -21,38 +20,30 @@ def at(*steps: str, ctrl_c: tuple[str, ...]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("how", "step"), cases, ids=names)
 
 
-def on_every_host(lab: TestMesh, script: str) -> list[str]:
-    """Run a script on all hosts at once; return what each printed."""
-    workspace = lab.workspace
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda host: run(workspace.provider, host, script), workspace.mesh.hosts.values()))
-
-
 def is_whole(lab: TestMesh) -> None:
     """See that there is nothing left to do, nothing wrong and nothing lying about."""
     lab.run("plan")
     lab.run("check")
-    assert set(on_every_host(lab, "find / -xdev -name '*.envoymesh' -o -name '*.envoymesh.*'")) == {""}
+    assert set(lab.on_all("find / -xdev -name '*.envoymesh' -o -name '*.envoymesh.*'")) == {""}
     assert not list(lab.folder.glob(".inventory*"))
 
 
 @at(
     "service2-1 +receives .*/envoy$",
-    "service1-1 +validates",
     "service1-1 +renames",
     "front-envoy +starts",
     ctrl_c=("service1-1 +renames",),
 )
 def test_provision_completes_what_was_cut_off(lab: TestMesh, how: signal.Signals, step: str) -> None:
     gone = "rm -rf /var/lib/envoymesh/artifacts /etc/envoymesh /etc/systemd/system/envoymesh-*"
-    on_every_host(lab, f"systemctl stop 'envoymesh-*'; {gone}")
+    lab.on_all(f"systemctl stop 'envoymesh-*'; {gone}")
     cut_off(lab, how, step, "provision", "--verbose")
     lab.run("provision")
     is_whole(lab)
 
 
 def test_ctrl_c_once_ends_what_is_in_hand_and_begins_no_more(lab: TestMesh) -> None:
-    on_every_host(lab, "systemctl stop 'envoymesh-*'")
+    lab.on_all("systemctl stop 'envoymesh-*'")
     with lab.start("provision", "--canary", "1") as process:
         assert process.stderr is not None
         assert process.stdout is not None
@@ -92,19 +83,6 @@ def test_provision_waits_for_an_apply_that_still_goes_on_by_itself(lab: TestMesh
     is_whole(lab)
 
 
-@at(
-    "service1-2 +booting",
-    "service1-3 +starts",
-    ": entered service1-2, service1-3",
-    ctrl_c=("service1-2 +booting",),
-)
-def test_scaling_up_completes_what_was_cut_off(scaled: TestMesh, how: signal.Signals, step: str) -> None:
-    cut_off(scaled, how, step, "scale", "service1=3")
-    scaled.run("scale", "service1=3")
-    assert members(scaled) == ["service1-1", "service1-2", "service1-3"]
-    is_whole(scaled)
-
-
 def test_adding_that_is_cut_off_once_the_inventory_has_the_host_is_completed_by_provision(scaled: TestMesh) -> None:
     told = cut_off(scaled, signal.SIGINT, ": entered service1-2", "add-service-host", "service1")
     assert told.endswith(scaled.own("hint complete it: ./mesh provision\n"))
@@ -125,15 +103,23 @@ def test_adding_while_another_has_the_lock_of_a_front_is_completed_by_provision(
     is_whole(scaled)
 
 
-@at(
-    "front-envoy +1 change",
-    "service1-3 +destroying",
-    ": removed service1-2, service1-3",
-    ctrl_c=("front-envoy +waits for",),
+@pytest.mark.parametrize(
+    ("how", "up", "down"),
+    [
+        pytest.param(signal.SIGKILL, "service1-2 +booting", "front-envoy +1 change", id="kill -9 at first"),
+        pytest.param(signal.SIGKILL, "service1-3 +starts", "service1-3 +destroying", id="kill -9 in the middle"),
+        pytest.param(
+            signal.SIGKILL, ": entered service1-2, service1-3", ": removed service1-2, service1-3", id="kill -9 at last"
+        ),
+        pytest.param(signal.SIGINT, "service1-2 +booting", "front-envoy +waits for", id="Ctrl-C"),
+    ],
 )
-def test_scaling_down_completes_what_was_cut_off(scaled: TestMesh, how: signal.Signals, step: str) -> None:
+def test_scaling_completes_what_was_cut_off(scaled: TestMesh, how: signal.Signals, up: str, down: str) -> None:
+    cut_off(scaled, how, up, "scale", "service1=3")
     scaled.run("scale", "service1=3")
-    cut_off(scaled, how, step, "scale", "service1=1", is_last=step.startswith(": removed"))
+    assert members(scaled) == ["service1-1", "service1-2", "service1-3"]
+    is_whole(scaled)
+    cut_off(scaled, how, down, "scale", "service1=1", is_last=down.startswith(": removed"))
     scaled.run("scale", "service1=1")
     assert members(scaled) == ["service1-1"]
     is_whole(scaled)
