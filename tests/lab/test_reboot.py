@@ -12,12 +12,37 @@ from tests.meshes import TestMesh, document
 BOOT = "cat /proc/sys/kernel/random/boot_id"
 
 
+def test_a_host_must_be_named(running: TestMesh) -> None:
+    assert "problem task/bad-argument: " in running.run("reboot", "", code=1).stderr
+
+
+def test_a_host_that_nobody_stands_in_for_is_not_rebooted_unless_that_is_wanted(lab: TestMesh) -> None:
+    before = boots(lab)
+    for host, way in (("service1-1", "./mesh add-service-host service1"), ("front-envoy", "add an edge")):
+        refused = lab.run("reboot", host, code=1)
+        assert "problem reboot/nobody-else: " in refused.stderr
+        assert lab.own(way) in refused.stderr
+        assert lab.own(f"./mesh reboot {host} --force") in refused.stderr
+    assert boots(lab) == before
+    lab.run("reboot", "service1-1,front-envoy", "--force")
+    now = boots(lab)
+    assert {name for name in now if now[name] != before[name]} == {"service1-1", "front-envoy"}
+    eventually(lambda: lab.get("/service/1")[0] == 200)
+    lab.run("plan")
+
+
+@pytest.fixture(scope="module")
+def pair(running: TestMesh) -> Iterator[TestMesh]:
+    """The mesh with two hosts of service1, for all tests here that need them."""
+    running.run("scale", "service1=2")
+    yield running
+    running.run("scale", "service1=1")
+
+
 @pytest.fixture
-def two(lab: TestMesh) -> Iterator[TestMesh]:
-    """The mesh with two hosts of service1."""
-    lab.run("scale", "service1=2")
-    yield lab
-    lab.run("scale", "service1=1")
+def two(pair: TestMesh, lab: TestMesh) -> TestMesh:
+    """That mesh, converged; one that a test has changed is repaired after it."""
+    return lab
 
 
 def boots(mesh: TestMesh) -> dict[str, str]:
@@ -44,10 +69,6 @@ def test_hosts_of_a_service_boot_again_one_after_the_other_and_no_client_notices
     assert (last["what"], last["ending"], last["why"]) == ("reboot", "done", "reboot service1")
 
 
-def test_a_host_must_be_named(lab: TestMesh) -> None:
-    assert "problem task/bad-argument: " in lab.run("reboot", "", code=1).stderr
-
-
 def test_a_reboot_whose_lock_is_taken_does_not_happen(two: TestMesh) -> None:
     """While a request is answered again and again, it waits for that."""
     before = boots(two)
@@ -66,21 +87,6 @@ def test_a_reboot_whose_lock_is_taken_does_not_happen(two: TestMesh) -> None:
     assert "it was not rebooted" in told
     two.run("provision")
     assert boots(two) == before
-
-
-def test_a_host_that_nobody_stands_in_for_is_not_rebooted_unless_that_is_wanted(lab: TestMesh) -> None:
-    before = boots(lab)
-    for host, way in (("service1-1", "./mesh add-service-host service1"), ("front-envoy", "add an edge")):
-        refused = lab.run("reboot", host, code=1)
-        assert "problem reboot/nobody-else: " in refused.stderr
-        assert lab.own(way) in refused.stderr
-        assert lab.own(f"./mesh reboot {host} --force") in refused.stderr
-    assert boots(lab) == before
-    lab.run("reboot", "service1-1,front-envoy", "--force")
-    now = boots(lab)
-    assert {name for name in now if now[name] != before[name]} == {"service1-1", "front-envoy"}
-    eventually(lambda: lab.get("/service/1")[0] == 200)
-    lab.run("plan")
 
 
 def test_who_does_not_know_the_authority_reboots_nothing(two: TestMesh) -> None:
