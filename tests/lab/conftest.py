@@ -9,6 +9,7 @@ from tests.meshes import TestMesh, up
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestMesh]:
+    """The mesh itself, for tests that change nothing."""
     with up(tmp_path_factory.mktemp("lab"), provider="nspawn", network=81) as mesh:
         yield mesh
 

@@ -70,16 +70,16 @@ def problem(done: subprocess.CompletedProcess[str], code: str) -> str:
     ],
 )
 def test_a_wrong_argument_is_one_error_with_the_way_out(
-    lab: TestMesh, words: tuple[str, ...], code: str, hint: str
+    running: TestMesh, words: tuple[str, ...], code: str, hint: str
 ) -> None:
-    before = lab.inventory.read_text()
-    assert lab.own(hint) in problem(lab.run(*words, code=1), code)
-    assert lab.inventory.read_text() == before
+    before = running.inventory.read_text()
+    assert running.own(hint) in problem(running.run(*words, code=1), code)
+    assert running.inventory.read_text() == before
 
 
-def test_an_unknown_flag_or_task_suggests_the_nearest(lab: TestMesh) -> None:
-    assert "Did you mean `--limit`?" in lab.run("plan", "--limt", "x", code=1).stderr
-    assert "Did you mean `provision`?" in lab.run("provison", code=1).stderr
+def test_an_unknown_flag_or_task_suggests_the_nearest(running: TestMesh) -> None:
+    assert "Did you mean `--limit`?" in running.run("plan", "--limt", "x", code=1).stderr
+    assert "Did you mean `provision`?" in running.run("provison", code=1).stderr
 
 
 @pytest.mark.parametrize(
@@ -91,14 +91,14 @@ def test_an_unknown_flag_or_task_suggests_the_nearest(lab: TestMesh) -> None:
     ],
 )
 def test_an_argument_that_is_missing_or_no_number_is_told_in_one_line(
-    lab: TestMesh, words: tuple[str, ...], said: str
+    running: TestMesh, words: tuple[str, ...], said: str
 ) -> None:
-    assert lab.run(*words, code=1).stderr.strip() == said
+    assert running.run(*words, code=1).stderr.strip() == said
 
 
-def test_what_stops_a_command_is_json_when_that_was_asked_for(lab: TestMesh) -> None:
+def test_what_stops_a_command_is_json_when_that_was_asked_for(running: TestMesh) -> None:
     for task in ("plan", "provision", "check"):
-        said = document(lab.run(task, "--json", "--limit", "nope", code=1).stdout)
+        said = document(running.run(task, "--json", "--limit", "nope", code=1).stdout)
         assert (said["version"], said["exit_code"]) == (1, 1)
         assert [problem["code"] for problem in said["problems"]] == ["inventory/unknown-limit"]
 
@@ -124,7 +124,11 @@ def test_a_host_out_of_reach_is_exit_4_and_the_others_are_done(lab: TestMesh) ->
         assert re.search(r"service2-1 +changed", done.stdout)
         codes = {"plan": 4, "status": 4, "check": 1}  # nobody stands in for it, so a service does not answer
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda task: lab.run(task, code=codes[task]), codes))
+            said = list(pool.map(lambda task: document(lab.run(task, "--json", code=codes[task]).stdout), codes))
+        wrong = {f"{f['subject']}: {f['what']}": f for f in said[-1]["findings"] if not f["ok"]}
+        assert wrong.pop("front-envoy: service1 does not answer as it must over http")["exit_code"] == 1
+        assert any(f["subject"] == "service1-1" and f["exit_code"] == 4 for f in wrong.values())
+        assert not any("service2" in what for what in wrong)
         assert lab.get("/service/2")[0] == 200
 
 

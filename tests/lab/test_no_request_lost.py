@@ -53,6 +53,7 @@ def scale_down_to_one_host(lab: TestMesh) -> Generator[None, None, None]:
 def add_and_remove_a_service_host(lab: TestMesh) -> Generator[None, None, None]:
     yield
     lab.run("add-service-host", "service1")
+    assert lab.hostnames("service1") == BOTH
     lab.run("remove-service-host", "service1-1")
     yield
     assert lab.hostnames("service1") == {"service1-2"}
@@ -162,14 +163,14 @@ def an_older_release_of_envoy(lab: TestMesh) -> Generator[None, None, None]:
     lab.run("provision")
     yield
     assert f"/{OLDER}/" in lab.run("admin", "front-envoy", "/server_info").stdout
-    lab.none_drains()
+    lab.stop_envoys()
 
 
 def a_newer_release_of_envoy(lab: TestMesh) -> Generator[None, None, None]:
     before = lab.inventory.read_text()
     lab.inventory.write_text(f"{before}envoy: {{version: {OLDER}}}\n")
-    lab.run("provision")
-    lab.none_drains()
+    lab.stop_envoys()
+    lab.run("up")
     yield
     lab.inventory.write_text(before)
     lab.run("provision")

@@ -15,9 +15,9 @@ def curl(*words: str) -> str:
     return subprocess.run(["curl", "-s", "-S", *words], capture_output=True, text=True, timeout=20, check=True).stdout
 
 
-def test_the_front_answers_for_both_services_over_http(lab: TestMesh) -> None:
+def test_the_front_answers_for_both_services_over_http(running: TestMesh) -> None:
     for n, address in (("1", "10.81.0.21"), ("2", "10.81.0.31")):
-        answer = curl("-i", f"localhost:{lab.http}/service/{n}").replace("\r", "")
+        answer = curl("-i", f"localhost:{running.http}/service/{n}").replace("\r", "")
         head, body = answer.split("\n\n", 1)
         assert head.startswith("HTTP/1.1 200 OK")
         assert "content-type: text/html; charset=utf-8" in head
@@ -26,26 +26,26 @@ def test_the_front_answers_for_both_services_over_http(lab: TestMesh) -> None:
         assert body == (f"Hello from behind Envoy (service {n})! hostname: service{n}-1 resolvedhostname: {address}\n")
 
 
-def test_https_is_verified_by_the_authority_and_speaks_h2_and_http_1_1(lab: TestMesh) -> None:
-    authority = ["--cacert", str(lab.folder / ".envoymesh/ca.pem")]
+def test_https_is_verified_by_the_authority_and_speaks_h2_and_http_1_1(running: TestMesh) -> None:
+    authority = ["--cacert", str(running.folder / ".envoymesh/ca.pem")]
     for name in ("localhost", "127.0.0.1"):
-        assert "service 1" in curl(*authority, f"https://{name}:{lab.https}/service/1")
+        assert "service 1" in curl(*authority, f"https://{name}:{running.https}/service/1")
     for asked, version in (("--http1.1", "1.1"), ("--http2", "2")):
-        url = f"https://localhost:{lab.https}/service/2"
+        url = f"https://localhost:{running.https}/service/2"
         assert curl(*authority, asked, "-o", "/dev/null", "-w", "%{http_version}", url) == version
-    assert "service 1" in curl("-k", f"https://localhost:{lab.https}/service/1")
-    refused = subprocess.run(["curl", "-s", f"https://localhost:{lab.https}/service/1"], check=False, timeout=20)
+    assert "service 1" in curl("-k", f"https://localhost:{running.https}/service/1")
+    refused = subprocess.run(["curl", "-s", f"https://localhost:{running.https}/service/1"], check=False, timeout=20)
     assert refused.returncode == 60, "curl must not trust it without the authority"
 
 
-def test_https_refuses_tls_1_1_of_a_client_that_speaks_it(lab: TestMesh) -> None:
-    certificate, key = lab.folder / ".envoymesh/ca.pem", lab.folder / ".envoymesh/ca-key.pem"
+def test_https_refuses_tls_1_1_of_a_client_that_speaks_it(running: TestMesh) -> None:
+    certificate, key = running.folder / ".envoymesh/ca.pem", running.folder / ".envoymesh/ca-key.pem"
     (port,) = free_ports(1)
     server = ["openssl", "s_server", "-tls1_1", "-cipher", "ALL:@SECLEVEL=0", "-www", "-accept", f"127.0.0.1:{port}"]
     with subprocess.Popen([*server, "-cert", certificate, "-key", key], stdout=subprocess.DEVNULL) as process:
         try:
             eventually(lambda: tls_1_1(port) == 0, what="a server of TLS 1.1")
-            assert tls_1_1(lab.https) == 35, "the handshake must fail"
+            assert tls_1_1(running.https) == 35, "the handshake must fail"
         finally:
             process.kill()
 
@@ -58,8 +58,8 @@ def tls_1_1(port: int) -> int:
 
 
 @pytest.mark.parametrize("path", ["/service/10", "/service/1x", "/service", "/", "/service/3"])
-def test_anything_else_is_not_found_and_envoy_says_so(lab: TestMesh, path: str) -> None:
-    assert lab.get(path) == (404, "")
+def test_anything_else_is_not_found_and_envoy_says_so(running: TestMesh, path: str) -> None:
+    assert running.get(path) == (404, "")
 
 
 def test_scaling_up_is_round_robin_and_down_again_leaves_the_inventory_as_it_was(lab: TestMesh) -> None:
@@ -81,42 +81,33 @@ def test_scaling_up_is_round_robin_and_down_again_leaves_the_inventory_as_it_was
     lab.run("check")
 
 
-def test_a_host_can_be_added_and_any_one_removed(lab: TestMesh) -> None:
-    lab.run("add-service-host", "service2")
-    assert lab.hostnames("service2") == {"service2-1", "service2-2"}
-    lab.run("remove-service-host", "service2-1")
-    assert lab.hostnames("service2") == {"service2-2"}
-    lab.run("remove-service-host", "service2-2", code=1)
-    assert lab.hostnames("service2") == {"service2-2"}
-
-
-def test_curl_on_a_host_and_the_admin_interface(lab: TestMesh) -> None:
-    assert "service 1" in lab.on("front-envoy", "curl -s localhost:8080/service/1")
-    info = document(lab.run("admin", "front-envoy", "/server_info").stdout)
+def test_curl_on_a_host_and_the_admin_interface(running: TestMesh) -> None:
+    assert "service 1" in running.on("front-envoy", "curl -s localhost:8080/service/1")
+    info = document(running.run("admin", "front-envoy", "/server_info").stdout)
     assert info["state"] == "LIVE"
     assert "/1.40.0/" in info["version"]
     assert info["node"]["cluster"] == "front-proxy"
-    stats = lab.run("admin", "front-envoy", "/stats").stdout
+    stats = running.run("admin", "front-envoy", "/stats").stdout
     assert "cluster.service2.membership_total: 1\n" in stats
     http2 = next(line for line in stats.splitlines() if line.startswith("cluster.service1.upstream_cx_http2_total"))
     assert int(http2.split(": ")[1]) > 0
-    assert document(curl(f"localhost:{lab.admin}/server_info"))["state"] == "LIVE"
+    assert document(curl(f"localhost:{running.admin}/server_info"))["state"] == "LIVE"
 
 
-def test_application_and_admin_are_on_loopback_and_nothing_else_is_open(lab: TestMesh) -> None:
+def test_application_and_admin_are_on_loopback_and_nothing_else_is_open(running: TestMesh) -> None:
     listening = "ss -Hltn | awk '{print $4}' | sort -u"
-    assert set(lab.on("front-envoy", listening).split()) == {
+    assert set(running.on("front-envoy", listening).split()) == {
         "0.0.0.0:22",
         "[::]:22",
         "127.0.0.1:8001",
         "0.0.0.0:8080",
         "0.0.0.0:8443",
     }
-    assert set(lab.on("service1-1", listening).split()) - {"0.0.0.0:8000", "10.81.0.21:8000"} == {
+    assert set(running.on("service1-1", listening).split()) - {"0.0.0.0:8000", "10.81.0.21:8000"} == {
         "0.0.0.0:22",
         "[::]:22",
         "127.0.0.1:8001",
-        f"{listening_address(lab)}:8080",
+        f"{listening_address(running)}:8080",
     }
 
 
@@ -127,20 +118,20 @@ def listening_address(lab: TestMesh) -> str:
     return address
 
 
-def test_processes_run_as_users_of_their_own_within_their_limits(lab: TestMesh) -> None:
-    application = lab.application("service1-1")
+def test_processes_run_as_users_of_their_own_within_their_limits(running: TestMesh) -> None:
+    application = running.application("service1-1")
     units = {
         "front-envoy": {"envoymesh-front.service": "envoymesh-front"},
         "service1-1": {"envoymesh-sidecar.service": "envoymesh-sidecar", application: "envoymesh-app"},
     }
     for host, expected in units.items():
         for unit, user in expected.items():
-            pid = lab.on(host, f"systemctl show -p MainPID --value {unit}").strip()
-            assert lab.on(host, f"ps -o user:32= -p {pid}").strip() == user
-            assert lab.on(host, f"systemctl show -p LimitNOFILE --value {unit}").strip() == "65536"
-            assert lab.on(host, f"grep '^Max open files' /proc/{pid}/limits").split()[-2] == open_files()
-            assert lab.on(host, f"systemctl is-enabled {unit}").strip() == "enabled"
-    assert "running" in lab.on("front-envoy", "systemctl is-system-running")
+            pid = running.on(host, f"systemctl show -p MainPID --value {unit}").strip()
+            assert running.on(host, f"ps -o user:32= -p {pid}").strip() == user
+            assert running.on(host, f"systemctl show -p LimitNOFILE --value {unit}").strip() == "65536"
+            assert running.on(host, f"grep '^Max open files' /proc/{pid}/limits").split()[-2] == open_files()
+            assert running.on(host, f"systemctl is-enabled {unit}").strip() == "enabled"
+    assert "running" in running.on("front-envoy", "systemctl is-system-running")
 
 
 def open_files() -> str:
@@ -149,11 +140,11 @@ def open_files() -> str:
     return "65536" if raised.returncode == 0 else str(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
 
-def test_access_lines_are_json_in_the_journal(lab: TestMesh) -> None:
-    lab.get("/service/1?looked-for")
+def test_access_lines_are_json_in_the_journal(running: TestMesh) -> None:
+    running.get("/service/1?looked-for")
 
     def line() -> str:
-        return lab.on("front-envoy", "journalctl -u envoymesh-front -o cat --no-pager | grep looked-for || true")
+        return running.on("front-envoy", "journalctl -u envoymesh-front -o cat --no-pager | grep looked-for || true")
 
     text = eventually(line, within_s=20, what="an access line")
     assert document(text.splitlines()[0])["response_code"] == 200
@@ -246,14 +237,14 @@ def stops(lab: TestMesh) -> bool:
         return True
 
 
-def test_status_tells_every_host_within_100_columns(lab: TestMesh) -> None:
-    text = lab.run("status").stdout
-    for name, host in lab.workspace.mesh.hosts.items():
+def test_status_tells_every_host_within_100_columns(running: TestMesh) -> None:
+    text = running.run("status").stdout
+    for name, host in running.workspace.mesh.hosts.items():
         assert name in text
         assert str(host.address) in text
-    assert lab.width(text) <= 100
-    rows = document(lab.run("status", "--json").stdout)
-    assert {row["host"] for row in rows["hosts"]} == set(lab.workspace.mesh.hosts)
+    assert running.width(text) <= 100
+    rows = document(running.run("status", "--json").stdout)
+    assert {row["host"] for row in rows["hosts"]} == set(running.workspace.mesh.hosts)
 
 
 def test_down_leaves_nothing_behind_and_up_makes_it_again(lab: TestMesh) -> None:
