@@ -1,4 +1,4 @@
-"""One libvirt for all tests of this folder, which run inside its namespaces; and a box for its machines."""
+"""One libvirt for all tests of this folder, which run inside its namespaces; one mesh, and a box for its machines."""
 
 import os
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from envoymesh.run.artifacts import blob_for
 from envoymesh.run.releases import PROJECT, package_in
 from roles import desired
 from tests.labs import quiet, small_mesh
+from tests.meshes import TestMesh
 from tests.vagrant.libvirt_namespace import libvirt_namespace
 
 
@@ -46,3 +47,13 @@ def libvirt(box: str, artifacts: None, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("libvirt")
     with libvirt_namespace(folder):
         yield folder
+
+
+@pytest.fixture(scope="session")
+def mesh(box: str, libvirt: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestMesh]:
+    """One mesh for all tests: virtual machines are slow to boot. It is not up before a test says so."""
+    mesh = TestMesh(tmp_path_factory.mktemp("mesh"), provider="vagrant", network=85, machines=f", box: {box}")
+    try:
+        yield mesh
+    finally:
+        mesh.run("down")
